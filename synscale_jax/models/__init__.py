@@ -1,0 +1,5 @@
+"""Models of the experiments, in flax.linen."""
+
+from synscale_jax.models.mlp import MLP
+
+__all__ = ["MLP"]
