@@ -1,4 +1,4 @@
-"""Which layers are scaled, and which axis of a kernel is postsynaptic."""
+"""Which layers are scaled, and which axes of a kernel are postsynaptic."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from synscale_jax.scaling._activations import Activation
+
 Path = tuple[str, ...]
 
 
@@ -15,10 +17,16 @@ class SynapseAxes(NamedTuple):
     """Where a kernel keeps its neurons.
 
     Attributes:
-      post: the postsynaptic axis (output units or channels). Every other axis is presynaptic.
+      post: the postsynaptic axis or axes (output units, channels); the others are presynaptic.
     """
 
-    post: int = -1
+    post: int | tuple[int, ...] = -1
+
+    def split(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the presynaptic and the postsynaptic axes of a kernel of this rank."""
+        post = self.post if isinstance(self.post, tuple) else (self.post,)
+        post = tuple(axis % rank for axis in post)
+        return tuple(axis for axis in range(rank) if axis not in post), post
 
 
 class Layer(NamedTuple):
@@ -29,8 +37,8 @@ class Layer(NamedTuple):
       kernel: name of the kernel's leaf below ``path``.
       bias: name of the bias leaf below ``path``, or None.
       norm: path of the normalisation that consumes the layer's output, or None.
-      activation: φ, by name (see :data:`synscale_jax.scaling.ACTIVATIONS`).
-      axes: which axis of the kernel is postsynaptic.
+      activation: φ, by name (see :data:`synscale_jax.scaling.ACTIVATIONS`) or as a function.
+      axes: which axes of the kernel are postsynaptic.
       output: whether this is an output layer, whose activity the task sets.
     """
 
@@ -38,7 +46,7 @@ class Layer(NamedTuple):
     kernel: str = "kernel"
     bias: str | None = "bias"
     norm: Path | None = None
-    activation: str = "relu"
+    activation: Activation = "relu"
     axes: SynapseAxes = SynapseAxes()
     output: bool = False
 
@@ -46,3 +54,79 @@ class Layer(NamedTuple):
     def name(self) -> str:
         """The path as text, e.g. ``"stage1_block0/conv1"``."""
         return "/".join(self.path)
+
+
+def is_hole(leaf: Any) -> bool:
+    """Whether a leaf is a gap in the tree: None, or what :func:`optax.masked` leaves behind."""
+    return leaf is None or isinstance(leaf, optax.MaskedNode)
+
+
+def path_of(key_path: Sequence[Any]) -> Path:
+    """Module and leaf names of a key path, without flax's outer ``params`` or inner ``value``."""
+    names = tuple(str(jax.tree_util.keystr((key,), simple=True)) for key in key_path)
+    if names[:1] == ("params",):
+        names = names[1:]
+    # nnx.State ends its paths in `.value`; under nnx.Optimizer it does not.
+    return names[:-1] if names[-1:] == ("value",) and len(names) > 1 else names
+
+
+def leaves_by_path(tree: Any) -> dict[Path, Any]:
+    """Every leaf of a tree under its path, holes included."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_hole)
+    return {path_of(key_path): leaf for key_path, leaf in leaves}
+
+
+def layers_from_names(params: Any, activation: Activation = "relu") -> tuple[Layer, ...]:
+    """Derive the layer table from the parameters' own names.
+
+    Every leaf called ``kernel`` is a layer: the ``bias`` beside it is its bias, the last axis is
+    postsynaptic, no normalisation, and none is marked as the output layer. Leaves with other
+    names (``embedding``, ``scale``) are no layers.
+
+    Args:
+      params: a tree of parameters, as nested dicts or an nnx state.
+      activation: φ of every layer.
+
+    Returns:
+      One :class:`Layer` a kernel, in the tree's order.
+
+    Raises:
+      ValueError: if there is no kernel, or one whose postsynaptic axis its name does not tell.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}}
+      >>> [(layer.name, layer.bias) for layer in layers_from_names(params)]
+      [('dense', 'bias')]
+    """
+    leaves = leaves_by_path(params)
+    table = []
+    for path, kernel in leaves.items():
+        if path[-1] != "kernel" or is_hole(kernel):
+            continue
+        bias = leaves.get((*path[:-1], "bias"))
+        _refuse_unclear_axes(path[:-1], kernel, bias)
+        name = None if bias is None else "bias"
+        table.append(Layer(path[:-1], bias=name, activation=activation))
+    if not table:
+        found = ", ".join("/".join(path) for path in leaves) or "an empty tree"
+        raise ValueError(
+            f"no leaf called 'kernel' to scale among {found}: name the layers with layers=."
+        )
+    return tuple(table)
+
+
+def _refuse_unclear_axes(path: Path, kernel: Any, bias: Any) -> None:
+    """Refuse a kernel whose rank leaves open which axes are postsynaptic (DenseGeneral)."""
+    if kernel.ndim < 2:
+        reason = "is no matrix"
+    elif bias is not None and not is_hole(bias) and bias.ndim != 1:
+        reason = f"has a bias of shape {bias.shape}, so several output axes (DenseGeneral)"
+    elif bias is None and kernel.ndim == 3:
+        reason = "and no bias may be a DenseGeneral or a one-dimensional convolution"
+    else:
+        return
+    raise ValueError(
+        f"kernel {'/'.join(path)!r} of shape {kernel.shape} {reason}: say which axes are "
+        "postsynaptic with layers=[Layer(path, axes=SynapseAxes(post=...)), ...]."
+    )

@@ -1,0 +1,291 @@
+"""Which reading of SynScaW is the default? The first that is stable, harmless and not idle.
+
+The paper's rule (14) leaves open what the target is, when and where it is measured and what limits
+it, and most of what the text allows diverges. The candidates below stand in order of closeness to
+the text. Each trains the paper's MNIST network (784-1024-1024-10, Adam 5e-4 times 0.94 every 5
+epochs, batch 100, 200 epochs; 10 000 training images are held out to judge by) at the scaling
+rates 0.01 (tables) and 0.1 (the end of figure 6b), under the same seed and batches as a baseline.
+The default is the first candidate that at both rates
+  - keeps every weight below 10,
+  - ends no worse than the baseline, beyond the 95 % paired interval on the held-out images,
+  - still changes weights: a mean relative change above 1e-6 a step.
+
+    python experiments/default_reading.py                     # everything that is missing
+    python experiments/default_reading.py --candidates norm_restored --rates 0.1
+    python experiments/default_reading.py --table             # only draw the table
+
+A run that lives 200 epochs takes about 12 minutes on one core, one that diverges less; finished
+runs are kept in results/default_reading/ and not run again.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+import synscale_jax as ss
+from synscale_jax.data import load_images, split_validation
+from synscale_jax.training.provenance import provenance, write_json
+
+EPOCHS, BATCH, SEED = 200, 100, 0
+WIDTHS = (784, 1024, 1024, 10)
+LAYERS = tuple(
+    ss.Layer((name,), output=name == "head") for name in ("dense0", "dense1", "head")
+)
+LARGEST_WEIGHT, LEAST_CHANGE = 10.0, 1e-6
+RESULTS = pathlib.Path(__file__).parent.parent / "results" / "default_reading"
+
+# The readings in order of closeness to the text; γ, the layers and `every_k` are set per run.
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "text": {},
+    "text_sampled": {"target": "layer_noise_sampled"},
+    "output_left_out": {"scale_output": False},
+    "norm_restored": {"restore_norm": True},
+    "every_epoch": {"every_k": "epoch"},
+    "change_bounded": {"max_relative_change": 0.01},
+    "every_epoch_change_bounded": {"every_k": "epoch", "max_relative_change": 0.01},
+    "notebook": {
+        "target": 0.1,
+        "measured_on": "noise",
+        "granularity": "layer",
+        "clip": 1.0,
+        "every_k": "epoch",
+    },
+}
+
+
+class Carry(NamedTuple):
+    """What one training step hands to the next."""
+
+    params: dict
+    adam: optax.OptState
+    scaling: optax.OptState
+
+
+class Epoch(NamedTuple):
+    """What is recorded after every epoch."""
+
+    train_loss: float | None  # None: not a finite number
+    validation_error: float  # percent
+    test_error: float  # percent
+    largest_weight: float | None
+    mean_gap: dict[str, float | None]  # layer -> mean |ẑ| at the last scaling
+    relative_change: float | None  # mean over steps of ‖scaling step‖ / ‖weights‖
+
+
+def number(value: jax.Array | float) -> float | None:
+    """A finite value with six digits, or None."""
+    return float(f"{float(value):.6g}") if np.isfinite(value) else None
+
+
+def initial_params(key: jax.Array) -> dict:
+    """LeCun-normal kernels and zero biases."""
+    keys = jax.random.split(key, len(LAYERS))
+    initializer = jax.nn.initializers.lecun_normal()
+    return {
+        layer.name: {"kernel": initializer(k, shape), "bias": jnp.zeros(shape[1])}
+        for layer, k, shape in zip(LAYERS, keys, zip(WIDTHS, WIDTHS[1:], strict=False), strict=True)
+    }
+
+
+def forward(params: dict, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Logits (batch, 10), and the mean activity of every neuron, keyed by layer."""
+    hidden, activity = images.reshape(len(images), -1) / 255.0, {}
+    for layer in LAYERS:
+        drive = hidden @ params[layer.name]["kernel"] + params[layer.name]["bias"]
+        hidden = jax.nn.relu(drive)
+        activity[layer.name] = jax.lax.stop_gradient(hidden.mean(0))
+    return drive, activity
+
+
+def make_epoch(
+    adam: optax.GradientTransformation,
+    scaling: optax.GradientTransformationExtraArgs,
+    images: jax.Array,
+    labels: jax.Array,
+) -> Callable[[Carry, jax.Array], tuple[Carry, jax.Array, jax.Array]]:
+    """Compile one epoch: a permutation of the data, one step a batch."""
+
+    def loss(params: dict, batch: jax.Array) -> tuple[jax.Array, dict]:
+        logits, activity = forward(params, images[batch])
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch])
+        return entropy.mean(), activity
+
+    def step(carry: Carry, batch: jax.Array) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
+        params = carry.params
+        (value, activity), grads = jax.value_and_grad(loss, has_aux=True)(params, batch)
+        plain, adam_state = adam.update(grads, carry.adam, params)
+        updates, state = scaling.update(plain, carry.scaling, params, activity=activity)
+        change = optax.tree.norm(optax.tree.sub(updates, plain)) / optax.tree.norm(params)
+        return Carry(optax.apply_updates(params, updates), adam_state, state), (value, change)
+
+    def epoch(carry: Carry, key: jax.Array) -> tuple[Carry, jax.Array, jax.Array]:
+        order = jax.random.permutation(key, len(images)).reshape(-1, BATCH)
+        carry, (losses, changes) = jax.lax.scan(step, carry, order)
+        return carry, losses.mean(), changes.mean()
+
+    return jax.jit(epoch, donate_argnums=0)
+
+
+@jax.jit
+def correct(params: dict, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Which images are classified correctly."""
+    return forward(params, images)[0].argmax(-1) == labels
+
+
+def run(name: str, rate: float) -> dict:
+    """Train one candidate at one rate; stop where it breaks the bound on the weights."""
+    data = load_images("mnist")
+    train, held_out = split_validation(data.train, 10_000)
+    steps = len(train.images) // BATCH
+    reading = dict(CANDIDATES.get(name, {}))
+    if reading.get("every_k") == "epoch":
+        reading["every_k"] = steps
+    is_baseline = name == "baseline"
+    scaling = ss.synscaw(0.0 if is_baseline else rate, layers=LAYERS, **reading)
+    adam = optax.adam(optax.exponential_decay(5e-4, 5 * steps, 0.94, staircase=True))
+    params = initial_params(jax.random.key(SEED))
+    carry = Carry(params, adam.init(params), scaling.init(params))
+    run_epoch = make_epoch(adam, scaling, jnp.asarray(train.images), jnp.asarray(train.labels))
+    history, verdict, start, hits = [], "lives", time.time(), np.zeros(0, bool)
+    for epoch in range(EPOCHS):
+        key = jax.random.fold_in(jax.random.key(SEED + 1), epoch)
+        carry, train_loss, change = run_epoch(carry, key)
+        hits = np.asarray(correct(carry.params, held_out.images, held_out.labels))
+        right = correct(carry.params, data.test.images, data.test.labels)
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(carry.params))
+        history.append(
+            Epoch(
+                number(train_loss),
+                100 * np.mean(~hits),
+                100 * np.mean(~np.asarray(right)),
+                number(largest),
+                {layer: number(gap) for layer, gap in carry.scaling.mean_gap.items()},
+                number(change),
+            )._asdict()
+        )
+        if not largest < LARGEST_WEIGHT:  # also where it is not a number
+            verdict = f"diverges in epoch {epoch + 1}"
+            break
+    return {
+        "candidate": name,
+        "scaling_rate": rate,
+        "reading": reading,
+        "verdict": verdict,
+        "seed": SEED,
+        "epochs": len(history),
+        "steps_per_epoch": steps,
+        "validation_correct": base64.b64encode(np.packbits(hits)).decode(),
+        "history": history,
+        "data_hash": data.data_hash,
+        "seconds": round(time.time() - start, 1),
+        **provenance(),
+    }
+
+
+def paired_interval(ours: dict, baseline: dict) -> tuple[float, float]:
+    """95 % interval of the difference in held-out error, in points, paired by image."""
+    ours_hits, base_hits = (
+        np.unpackbits(np.frombuffer(base64.b64decode(result["validation_correct"]), np.uint8))
+        for result in (ours, baseline)
+    )
+    difference = 100.0 * (base_hits.astype(float) - ours_hits)
+    half_width = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+    return difference.mean() - half_width, difference.mean() + half_width
+
+
+def mean_change(result: dict) -> float:
+    """Mean over the run of the relative change a step (not a number where it diverged)."""
+    return float(np.mean([epoch["relative_change"] or np.nan for epoch in result["history"]]))
+
+
+def judge(result: dict, baseline: dict) -> str:
+    """The rule, applied to one finished run."""
+    if result["verdict"] != "lives":
+        return result["verdict"]
+    if paired_interval(result, baseline)[0] > 0:
+        return "worse than the baseline"
+    return "passes" if mean_change(result) > LEAST_CHANGE else "idle"
+
+
+def path_of(name: str, rate: float) -> pathlib.Path:
+    """Where the result of a run is kept."""
+    return RESULTS / (f"{name}.json" if name == "baseline" else f"{name}_rate{rate:g}.json")
+
+
+def table() -> str:
+    """Every candidate at every rate, in Markdown; what is not there yet is said to be missing."""
+    rows = [
+        "| candidate | γ | epochs | held-out error % | difference to baseline (95 %) | test error % "
+        "| max abs(w) | change a step | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    baseline = json.loads(path_of("baseline", 0).read_text())
+    for name in ("baseline", *CANDIDATES):
+        for rate in (0.0,) if name == "baseline" else (0.01, 0.1):
+            path = path_of(name, rate)
+            if not path.exists():
+                rows.append(f"| {name} | {rate:g} | | | | | | | not run |")
+                continue
+            result = json.loads(path.read_text())
+            last = result["history"][-1]
+            lives = result["verdict"] == "lives"
+            low, high = paired_interval(result, baseline)
+            change = mean_change(result)
+            rows.append(
+                f"| {name} | {rate:g} | {result['epochs']} | {last['validation_error']:.2f} | "
+                + (f"{low:+.2f} to {high:+.2f}" if lives and name != "baseline" else "")
+                + f" | {last['test_error']:.2f} | {last['largest_weight'] or np.nan:.2f} | {change:.1e} | "
+                + ("" if name == "baseline" else judge(result, baseline))
+                + " |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train the candidates for synscaw's default reading and apply the rule to them."""
+
+    candidates: Sequence[str] = ("baseline", *CANDIDATES)
+    """Which candidates to run, in this order."""
+    rates: Sequence[float] = (0.01, 0.1)
+    """Scaling rates γ."""
+    table: bool = False
+    """Only draw the table of what is there."""
+
+
+def main(config: Config) -> None:
+    """Run what is missing, then write and print the table."""
+    unknown = set(config.candidates) - {"baseline", *CANDIDATES}
+    if unknown:
+        raise SystemExit(
+            f"--candidates {' '.join(sorted(unknown))}: unknown; there are baseline, "
+            f"{', '.join(CANDIDATES)}."
+        )
+    for name in () if config.table else config.candidates:
+        for rate in (0.0,) if name == "baseline" else config.rates:
+            if not path_of(name, rate).exists():
+                result = run(name, rate)
+                write_json(path_of(name, rate), result)
+                print(f"{name} γ={rate:g}: {result['verdict']}, {result['seconds']} s", flush=True)
+    if path_of("baseline", 0).exists():
+        (RESULTS / "README.md").write_text(
+            f"# Candidates for the default reading of SynScaW\n\n{__doc__.split(chr(10) * 2)[1]}"
+            f"\n\n{table()}"
+        )
+        print(table())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,18 @@
+"""SynScaW and SynScaL: the two regularizers of the paper, on pytrees and arrays alone."""
+
+from synscale_jax.scaling._activations import ACTIVATIONS, Activation, gaussian_mean, uniform_mean
+from synscale_jax.scaling._layers import Layer, SynapseAxes, layers_from_names
+from synscale_jax.scaling._synscaw import STATIC_ARGS, SynScaWState, synscaw
+
+__all__ = [
+    "ACTIVATIONS",
+    "STATIC_ARGS",
+    "Activation",
+    "Layer",
+    "SynScaWState",
+    "SynapseAxes",
+    "gaussian_mean",
+    "layers_from_names",
+    "synscaw",
+    "uniform_mean",
+]

@@ -1,0 +1,272 @@
+"""SynScaW: scale the weights between training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from synscale_jax.scaling._activations import Activation, activation_function
+from synscale_jax.scaling._gap import LayerInputs, Reading
+from synscale_jax.scaling._layers import (
+    Layer,
+    is_hole,
+    layers_from_names,
+    leaves_by_path,
+    path_of,
+)
+
+MISSING_ACTIVITY = (
+    "synscaw(measured_on='batch') needs the batch's mean activities: call "
+    "`optimizer.update(grads, state, params, activity=activity)` with what a collector of "
+    "synscale_jax.adapters returned. TrainState.apply_gradients and "
+    "MultiSteps(...).gradient_transformation() drop extra arguments: call state.tx.update "
+    "yourself, or wrap MultiSteps in GradientTransformationExtraArgs(ms.init, ms.update). "
+    "measured_on='noise' needs no activity."
+)
+
+STATIC_ARGS = (
+    "measured_on",
+    "granularity",
+    "norm_reading",
+    "every_k",
+    "restore_norm",
+    "skip_silent_inputs",
+    "scale_output",
+    "noise_batch",
+    "seed",
+    "layers",
+    "activation",
+    "mask",
+)
+"""What ``optax.inject_hyperparams(synscaw, static_args=STATIC_ARGS)`` must leave alone: it takes
+callables for schedules and numbers for traced values, and would switch a ``mask`` off unnoticed."""
+
+
+class SynScaWState(NamedTuple):
+    """State of :func:`synscaw`."""
+
+    count: Array  # shape=(), dtype=int32: optimizer steps seen
+    mean_gap: dict[str, Array]  # layer name -> mean |ẑ| when last scaled, shape=(), float32
+
+
+class _Limits(NamedTuple):
+    """The stabilisers of one scaling step."""
+
+    clip: ArrayLike | None
+    max_relative_change: ArrayLike | None
+    restore_norm: bool
+
+
+def synscaw(
+    scaling_rate: optax.ScalarOrSchedule = 0.01,
+    *,
+    target: str | ArrayLike = "layer_noise",
+    measured_on: str = "batch",
+    granularity: str = "neuron",
+    norm_reading: str = "pre_norm",
+    every_k: int = 1,
+    clip: ArrayLike | None = None,
+    max_relative_change: ArrayLike | None = None,
+    restore_norm: bool = False,
+    skip_silent_inputs: bool = False,
+    scale_output: bool = True,
+    layers: Sequence[Layer] | None = None,
+    activation: Activation = "relu",
+    mask: Any | Callable[[Any], Any] | None = None,
+    noise_batch: int = 100,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """TODO docstring."""
+    reading = Reading(target, measured_on, granularity, norm_reading, noise_batch, seed)
+    _validate(scaling_rate, every_k, clip, max_relative_change)
+    activation_function(activation)
+    limits = _Limits(clip, max_relative_change, restore_norm)
+    if not scale_output and (layers is None or not any(layer.output for layer in layers)):
+        raise ValueError(
+            "scale_output=False needs to know the output layer: give layers= a table with one "
+            "Layer(..., output=True), as model.layer_table() and adapters' layers_of do."
+        )
+
+    def table(params: Any) -> tuple[Layer, ...]:
+        if layers is None:
+            return layers_from_names(params, activation)
+        return tuple(layer for layer in layers if scale_output or not layer.output)
+
+    def init_fn(params: Any) -> SynScaWState:
+        inputs = LayerInputs(params, None, None)
+        names = [layer.name for layer in table(params) if inputs.kernel(layer) is not None]
+        return SynScaWState(
+            jnp.zeros([], jnp.int32), {name: jnp.zeros([], jnp.float32) for name in names}
+        )
+
+    def scale(
+        updates: Any, state: SynScaWState, params: Any, inputs: LayerInputs, presynaptic: Any
+    ) -> tuple[Any, dict[str, Array]]:
+        rate = scaling_rate(state.count) if callable(scaling_rate) else scaling_rate
+        step_key = None
+        if reading.needs_noise:
+            step_key = jax.random.fold_in(jax.random.key(reading.seed), state.count)
+        entered = leaves_by_path({} if presynaptic is None else presynaptic)
+        allowed = _flags(mask, params)
+        gaps, changes = {}, {}
+        for index, layer in enumerate(table(params)):
+            kernel = inputs.kernel(layer)
+            if kernel is None:
+                continue
+            gap = reading.gap(
+                layer,
+                kernel,
+                inputs.bias(layer, reading),
+                inputs.norm(layer, reading),
+                inputs.activity(layer, kernel) if reading.measured_on == "batch" else None,
+                None if step_key is None else jax.random.fold_in(step_key, index),
+            )
+            gaps[layer.name] = jnp.mean(jnp.abs(gap))
+            path = (*layer.path, layer.kernel)
+            if allowed is None or allowed[path]:
+                heard = _heard(layer, kernel, entered) if skip_silent_inputs else None
+                changes[path] = (layer, gap, heard)
+        return _apply(updates, params, changes, rate, limits), gaps
+
+    def update_fn(
+        updates: Any,
+        state: SynScaWState,
+        params: Any = None,
+        *,
+        activity: Any = None,
+        presynaptic: Any = None,
+        batch_stats: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, SynScaWState]:
+        del extra_args
+        if params is None:
+            raise ValueError("synscaw scales weights: call update(updates, state, params, ...).")
+        if activity is None and reading.measured_on == "batch":
+            raise ValueError(MISSING_ACTIVITY)
+        inputs = LayerInputs(params, activity, batch_stats)
+        count = optax.safe_increment(state.count)
+        if every_k == 1:
+            updates, gaps = scale(updates, state, params, inputs, presynaptic)
+        else:
+            updates, gaps = jax.lax.cond(
+                count % every_k == 0,
+                lambda: scale(updates, state, params, inputs, presynaptic),
+                lambda: (updates, state.mean_gap),
+            )
+        return updates, SynScaWState(count, gaps)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _apply(
+    updates: Any, params: Any, changes: dict, rate: ArrayLike, limits: _Limits
+) -> Any:
+    """Add the scaling step to the updates of the layers in ``changes``."""
+
+    def scale_leaf(key_path: Any, update: Any, param: Any) -> Any:
+        change = changes.get(path_of(key_path))
+        if change is None or is_hole(update) or is_hole(param):
+            return update
+        layer, gap, heard = change
+        weights = param.astype(jnp.float32) + update.astype(jnp.float32)
+        step = scaling_step(weights, gap, layer, rate, limits, heard)
+        scaled = (update.astype(jnp.float32) + step).astype(update.dtype)
+        return jnp.where(step == 0, update, scaled)  # −0 + 0 would lose the sign bit
+
+    return jax.tree_util.tree_map_with_path(scale_leaf, updates, params, is_leaf=is_hole)
+
+
+def scaling_step(
+    weights: Array,
+    gap: Array,
+    layer: Layer,
+    rate: ArrayLike,
+    limits: _Limits,
+    heard: Array | None = None,
+) -> Array:
+    """γ w² ẑ within its limits: what is added to the weights, of their shape, exactly 0 at ẑ = 0."""
+    pre, _ = layer.axes.split(weights.ndim)
+    gap = jnp.expand_dims(gap, pre)
+    rate = jnp.asarray(rate, weights.dtype)
+    if limits.clip is not None:
+        step = rate * jnp.clip(jnp.square(weights) * gap, -limits.clip, limits.clip)
+    elif limits.max_relative_change is not None:
+        bound = limits.max_relative_change
+        step = weights * jnp.clip(rate * weights * gap, -bound, bound)
+    else:
+        step = rate * jnp.square(weights) * gap
+    if heard is not None:
+        step = jnp.where(heard, step, 0)
+    return _restore_norm(weights, step, pre) if limits.restore_norm else step
+
+
+def _restore_norm(weights: Array, step: Array, pre: tuple[int, ...]) -> Array:
+    """Change the step so that every neuron's weight vector keeps its norm.
+
+    With r = ‖w‖ / ‖w + δ‖ the step becomes r (w + δ) − w = δ + (r − 1)(w + δ); r − 1 comes from
+    log1p and expm1, since the difference of nearly equal norms would lose it.
+    """
+    squared = jnp.sum(jnp.square(weights), pre, keepdims=True)
+    growth = jnp.sum(step * (2 * weights + step), pre, keepdims=True)
+    growth = jnp.where(squared > 0, growth / jnp.where(squared > 0, squared, 1), 0)
+    shrink = jnp.expm1(-0.5 * jnp.log1p(growth))
+    return step + shrink * (weights + step)
+
+
+def _heard(layer: Layer, kernel: Array, entered: dict) -> Array:
+    """Which inputs were not zero throughout the batch, broadcastable to the kernel."""
+    value = entered.get(layer.path)
+    pre, _ = layer.axes.split(kernel.ndim)
+    if value is None or value.shape[-1] != kernel.shape[pre[-1]]:
+        got = "nothing" if value is None else f"an array of shape {value.shape}"
+        raise ValueError(
+            f"skip_silent_inputs=True needs what entered layer {layer.name!r} (kernel "
+            f"{kernel.shape}), got {got}: pass presynaptic= to update, from a collector called "
+            "with presynaptic=True."
+        )
+    heard = jnp.any(value != 0, axis=tuple(range(value.ndim - 1)))
+    shape = [1] * kernel.ndim
+    shape[pre[-1]] = heard.shape[0]
+    return heard.reshape(shape)
+
+
+def _flags(mask: Any, params: Any) -> dict | None:
+    """The mask as one flag a leaf path."""
+    if mask is None:
+        return None
+    flags = mask(params) if callable(mask) else mask
+    spread = jax.tree.map(
+        lambda flag, part: jax.tree.map(lambda _: flag, part, is_leaf=is_hole), flags, params
+    )
+    return leaves_by_path(spread)
+
+
+def _validate(
+    scaling_rate: optax.ScalarOrSchedule,
+    every_k: int,
+    clip: ArrayLike | None,
+    max_relative_change: ArrayLike | None,
+) -> None:
+    if isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf"):
+        raise ValueError(
+            f"scaling_rate={scaling_rate} is no rate: use a number of 0 or more (the paper: 0.01)."
+        )
+    if not isinstance(every_k, int) or every_k < 1:
+        raise ValueError(
+            f"every_k={every_k!r} is no number of steps: use 1 or more (under "
+            "optax.inject_hyperparams pass static_args=synscale_jax.STATIC_ARGS)."
+        )
+    if clip is not None and max_relative_change is not None:
+        raise ValueError(
+            f"clip={clip} and max_relative_change={max_relative_change} both bound a step: "
+            "give one of them."
+        )
+    for name, bound in (("clip", clip), ("max_relative_change", max_relative_change)):
+        if isinstance(bound, int | float) and bound <= 0:
+            raise ValueError(f"{name}={bound} leaves no step: use a positive number or None.")
