@@ -2,6 +2,7 @@
 
 from synscale_jax.scaling._activations import ACTIVATIONS, Activation, gaussian_mean, uniform_mean
 from synscale_jax.scaling._layers import Layer, SynapseAxes, layers_from_names
+from synscale_jax.scaling._synscal import synscal, synscal_regression
 from synscale_jax.scaling._synscaw import STATIC_ARGS, SynScaWState, synscaw
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "SynapseAxes",
     "gaussian_mean",
     "layers_from_names",
+    "synscal",
+    "synscal_regression",
     "synscaw",
     "uniform_mean",
 ]

@@ -1,0 +1,1 @@
+"""What knows flax: collectors of activities and layer tables for foreign models."""

@@ -1,0 +1,72 @@
+"""What a collector returns, in one form for linen and nnx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+from synscale_jax.scaling._activations import activation_function
+from synscale_jax.scaling._gap import NORM_READINGS
+from synscale_jax.scaling._layers import Layer, Path
+
+
+class Collected(NamedTuple):
+    """What the layers of one forward pass did.
+
+    Attributes:
+      activity: mean of φ over the batch and all positions, one number a neuron, as nested dicts
+        under the layers' module names: what ``synscaw`` takes as ``activity=``.
+      presynaptic: what entered each layer, batch kept, in the same form; empty unless asked for.
+    """
+
+    activity: dict[str, Any]
+    presynaptic: dict[str, Any]
+
+
+def places(layers: Sequence[Layer], norm_reading: str) -> dict[Path, Layer]:
+    """Where each layer's activity is read: its own output, or that of its normalisation."""
+    if norm_reading not in NORM_READINGS:
+        raise ValueError(
+            f"norm_reading={norm_reading!r} is no reading: use one of {', '.join(NORM_READINGS)}."
+        )
+    behind = norm_reading != "pre_norm"
+    return {layer.norm if behind and layer.norm else layer.path: layer for layer in layers}
+
+
+def collected(
+    layers: Sequence[Layer],
+    norm_reading: str,
+    outputs: Callable[[Path], Sequence[Array]],
+    inputs: Callable[[Path], Sequence[Array]] | None,
+) -> Collected:
+    """Turn what was recorded at each module path into mean activities."""
+    activity: dict[str, Any] = {}
+    presynaptic: dict[str, Any] = {}
+    for place, layer in places(layers, norm_reading).items():
+        drive = _only(outputs(place), place)
+        neurons = len(layer.axes.post) if isinstance(layer.axes.post, tuple) else 1
+        fired = activation_function(layer.activation)(jax.lax.stop_gradient(drive))
+        _put(activity, layer.path, fired.mean(tuple(range(drive.ndim - neurons))))
+        if inputs is not None:
+            entered = jax.lax.stop_gradient(_only(inputs(layer.path), layer.path))
+            _put(presynaptic, layer.path, entered)
+    return Collected(activity, presynaptic)
+
+
+def _only(recorded: Sequence[Array], path: Path) -> Array:
+    if len(recorded) != 1:
+        raise ValueError(
+            f"module {'/'.join(path)!r} was called {len(recorded)} times in one forward pass: an "
+            "activity belongs to a layer that is called once. Leave it out of layers=, or give a "
+            "tied layer two modules."
+        )
+    return recorded[0]
+
+
+def _put(tree: dict[str, Any], path: Path, value: Array) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
