@@ -1,0 +1,277 @@
+"""The convolution primitive is `lax.conv_general_dilated` under every transformation."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from synscale_jax.kernels import conv_general_dilated, convolution_path
+from synscale_jax.kernels.convolution import convolution
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+WINDOWS = [
+    pytest.param(kernel, stride, padding, id=f"k{kernel}-s{stride}-{padding}")
+    for kernel in (1, 3, 5)
+    for stride in (1, 2)
+    for padding in ("SAME", "torch", "wide")
+]
+
+
+def pads(kernel, padding):
+    return {"torch": ((kernel // 2,) * 2,) * 2, "wide": ((0, 3), (2, 1))}.get(padding, padding)
+
+
+def arrays(shape, kernel, dtype=jnp.float32, seed=0):
+    a, b = jax.random.split(jax.random.key(seed))
+    return jax.random.normal(a, shape, dtype), jax.random.normal(b, kernel, dtype)
+
+
+def close(ours, theirs, tolerance=1e-5):
+    def check(a, b):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        b = np.asarray(b, np.float64)
+        scale = np.abs(b).max() if b.size else 1.0
+        np.testing.assert_allclose(np.asarray(a, np.float64), b, rtol=0, atol=tolerance * scale)
+
+    jax.tree.map(check, ours, theirs)
+
+
+def pair(strides=(1, 1), padding="SAME"):
+    reference = partial(
+        lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=LAYOUT
+    )
+    return partial(convolution, strides=strides, padding=padding), reference
+
+
+def loss(conv, x, kernel):
+    return (conv(x, kernel) ** 3).mean()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
+def test_derivatives_of_every_window(kernel, stride, padding):
+    x, k = arrays((2, 7, 6, 3), (kernel, kernel, 3, 4))
+    tangents = arrays(x.shape, k.shape, seed=1)
+
+    @partial(jax.jit, static_argnums=0)
+    def everything(conv, x, k):
+        gradient = jax.grad(partial(loss, conv), (0, 1))
+        return (
+            jax.value_and_grad(partial(loss, conv), (0, 1))(x, k),
+            jax.jvp(conv, (x, k), tangents),
+            jax.jvp(gradient, (x, k), tangents),  # forward over reverse
+            jax.grad(lambda *a: sum(map(jnp.vdot, gradient(*a), tangents)), (0, 1))(x, k),
+        )
+
+    ours, theirs = pair((stride, stride), pads(kernel, padding))
+    close(everything(ours, x, k), everything(theirs, x, k))
+
+
+@pytest.mark.parametrize(("of_x", "of_k"), [(0, None), (None, 0), (0, 0), (2, 4), (4, 1)])
+def test_vmap(of_x, of_k):
+    x, k = arrays((2, 7, 6, 3), (3, 3, 3, 4))
+    scale = jnp.array([1.0, -2.0, 3.0])
+    xs = x if of_x is None else jnp.stack([s * x for s in scale], of_x)
+    ks = k if of_k is None else jnp.stack([k + s for s in scale], of_k)
+    ours, theirs = pair((2, 1), ((1, 1), (1, 1)))
+    for f in (lambda c: c, lambda c: jax.grad(partial(loss, c), (0, 1))):
+        close(*(jax.jit(jax.vmap(f(c), (of_x, of_k)))(xs, ks) for c in (ours, theirs)))
+
+
+def test_vmap_nests():
+    x, k = arrays((2, 3, 2, 5, 5, 2), (2, 3, 3, 2, 2))
+    ours, theirs = pair()
+    for inner, outer in (((0, None), (0, 0)), ((None, 0), (0, None)), ((0, None), (0, None))):
+        xs = x if inner[0] == 0 else x[:, 0]
+        ks = k[0] if outer[1] is None and inner[1] is None else k
+        f = [jax.vmap(jax.vmap(c, inner), outer) for c in (ours, theirs)]
+        g = [jax.jit(jax.value_and_grad(partial(loss, c), (0, 1))) for c in f]
+        close(g[0](xs, ks), g[1](xs, ks))
+
+
+def test_vmap_over_nothing():
+    x, k = arrays((0, 2, 5, 5, 2), (0, 3, 3, 2, 2))
+    assert jax.vmap(convolution)(x, k).shape == (0, 2, 5, 5, 2)
+    assert jax.vmap(convolution, (0, None))(x, jnp.ones((3, 3, 2, 4))).shape == (0, 2, 5, 5, 4)
+
+
+def test_scan_of_gradient_steps():
+    x, k = arrays((4, 6, 6, 2), (3, 3, 2, 2))
+
+    def train(conv):
+        def step(k, x):
+            value, gradient = jax.value_and_grad(partial(loss, conv), argnums=1)(x[None], k)
+            return k - 0.1 * gradient, value
+
+        return lax.scan(step, k, x)
+
+    close(*map(train, pair()))
+
+
+def test_jacobians():
+    x, k = arrays((1, 3, 3, 1), (3, 3, 1, 2))
+    for jacobian in (jax.jacfwd, jax.jacrev, lambda f: jax.jacfwd(jax.jacrev(f))):
+        close(*(jacobian(lambda k, c=c: c(x, k) ** 2)(k) for c in pair((2, 2))))
+
+
+def test_gradients_agree_with_finite_differences():
+    with jax.enable_x64(True):
+        x, k = arrays((2, 5, 4, 2), (3, 3, 2, 3), jnp.float64)
+        dx, dk = arrays(x.shape, k.shape, jnp.float64, seed=1)
+        f = partial(loss, partial(convolution, strides=(2, 2), padding=((1, 1), (1, 1))))
+        _, slope = jax.jvp(f, (x, k), (dx, dk))
+        by_gradient = sum(map(jnp.vdot, jax.grad(f, (0, 1))(x, k), (dx, dk)))
+        h = 1e-6
+        difference = (f(x + h * dx, k + h * dk) - f(x - h * dx, k - h * dk)) / (2 * h)
+        np.testing.assert_allclose([slope, by_gradient], difference, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2e-2), ("float64", 1e-13)])
+def test_other_dtypes(dtype, tolerance):
+    with jax.enable_x64(True):
+        x, k = arrays((2, 6, 6, 3), (3, 3, 3, 4), dtype)
+        results = [jax.value_and_grad(partial(loss, c), (0, 1))(x, k) for c in pair((2, 2))]
+        close(*results, tolerance)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 5, 3), (2, 5, 5, 0), (2, 1, 1, 3)])
+def test_degenerate_shapes(shape):
+    x, k = arrays(shape, (3, 3, shape[3], 4))
+    for padding in ("SAME", "VALID"):
+        ours, theirs = pair(padding=padding)
+        close(ours(x, k), theirs(x, k))
+        gradients = jax.grad(lambda x, k, c=ours: c(x, k).sum(), (0, 1))(x, k)
+        assert [g.shape for g in gradients] == [x.shape, k.shape]
+
+
+def test_plain_lowering_for_other_platforms():
+    """What GPU and TPU run: lax's own transposes, no canonical form."""
+    x, k = arrays((2, 6, 6, 3), (3, 3, 3, 4))
+    ours, theirs = (
+        jax.jit(jax.grad(partial(loss, c), (0, 1)))
+        .trace(x, k)
+        .lower(lowering_platforms=("cuda",))
+        .as_text()
+        for c in pair((2, 2))
+    )
+    count = "stablehlo.convolution("
+    assert ours.count(count) == theirs.count(count) == 3
+    assert ours.count("stablehlo.transpose") == theirs.count("stablehlo.transpose")
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from synscale_jax.kernels.convolution import convolution
+
+assert jax.device_count() == 8
+mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+a, b = jax.random.split(jax.random.key(0))
+x, k = jax.random.normal(a, (16, 8, 7, 3)), jax.random.normal(b, (3, 3, 3, 4))
+loss = lambda k, x: (convolution(x, k, strides=(2, 2)) ** 3).mean()
+step = jax.value_and_grad(loss)
+one = jax.jit(step)(k, x)
+xs = jax.device_put(x, NamedSharding(mesh, P("data")))
+ks = jax.device_put(k, NamedSharding(mesh, P()))
+
+def check(other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+
+check(jax.jit(step)(ks, xs))
+y = jax.jit(convolution)(xs, ks)
+assert y.sharding.spec[0] == "data", y.sharding
+
+@jax.jit
+@jax.shard_map(mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+def mapped(k, x):
+    value, gradient = step(k, x)
+    return jax.lax.pmean(value, "data"), gradient / 8  # the gradient of a replicated k is summed
+
+check(mapped(ks, xs))
+"""
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_eight_devices_equal_one():
+    done = run(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strides": (2, 2), "padding": ((1, 1), (1, 1))},
+        {"padding": "CIRCULAR"},
+        {"kernel_dilation": 2},
+        {"input_dilation": 2, "padding": 1},
+        {"feature_group_count": 2},
+        {"kernel_size": (3,)},
+        {"precision": lax.Precision.HIGHEST},
+    ],
+    ids=str,
+)
+def test_drop_in_for_flax(options):
+    options = {"features": 4, "kernel_size": (3, 3)} | options
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 2)[: len(options["kernel_size"]) + 2])
+    x = x[..., :2]
+    outputs = [
+        nn.Conv(conv_general_dilated=c, **options).init_with_output(jax.random.key(1), x)
+        for c in (conv_general_dilated, None)
+    ]
+    close(*outputs)
+
+
+def test_what_the_primitive_covers():
+    x, k = arrays((2, 6, 6, 2), (3, 3, 2, 2))
+
+    def runs_on(*args, **kwargs):
+        jaxpr = jax.make_jaxpr(lambda x, k: conv_general_dilated(x, k, *args, **kwargs))(x, k)
+        return {e.primitive.name for e in jaxpr.eqns} & {
+            "synscale_convolution",
+            "conv_general_dilated",
+        }
+
+    assert runs_on((1, 1), "SAME", dimension_numbers=LAYOUT) == {"synscale_convolution"}
+    for other in (
+        {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NCHW")},
+        {"padding": "SAME", "dimension_numbers": LAYOUT, "rhs_dilation": (2, 2)},
+        {"padding": ((-1, 0), (0, 0)), "dimension_numbers": LAYOUT},
+        {"padding": "SAME", "dimension_numbers": LAYOUT, "preferred_element_type": "float32"},
+    ):
+        assert runs_on((1, 1), **other) == {"conv_general_dilated"}
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "options", "error", "message"),
+    [
+        ((2, 6, 6), (3, 3, 2, 2), {}, ValueError, r"\(2, 6, 6\) and \(3, 3, 2, 2\)"),
+        ((2, 6, 6, 3), (3, 3, 2, 2), {}, ValueError, r"\(2, 6, 6, 3\) and \(3, 3, 2, 2\)"),
+        ((2, 6, 6, 2), (3, 3, 2, 2), {"strides": (0, 1)}, ValueError, r"\(0, 1\)"),
+        ((2, 6, 6, 2), (3, 3, 2, 2), {"padding": ((-1, 0), (0, 0))}, ValueError, r"-1"),
+        ((2, 6, 6, 2), (3, 3, 2, 2), {"dtype": jnp.int32}, TypeError, "int32"),
+    ],
+)
+def test_bad_input(x, kernel, options, error, message):
+    dtype = options.pop("dtype", jnp.float32)
+    with pytest.raises(error, match=message):
+        convolution(jnp.ones(x, dtype), jnp.ones(kernel, dtype), **options)
+
+
+def test_path_names_the_platform():
+    assert (convolution_path() == "lax") == (jax.default_backend() != "cpu")
