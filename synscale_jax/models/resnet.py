@@ -136,7 +136,7 @@ class ResNet(nn.Module):
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from synscale_jax.models import ResNet
-      >>> model = ResNet(stage_sizes=(1, 1), num_classes=10, width=4, stem="cifar")
+      >>> model = ResNet(stage_sizes=(1,), num_classes=10, width=4, stem="cifar")
       >>> images = jnp.zeros((2, 8, 8, 3))
       >>> variables = model.init(jax.random.key(0), images, train=False)
       >>> logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])

@@ -13,10 +13,6 @@ def shapes(model, image=(1, 32, 32, 3)):
     return jax.eval_shape(init, jax.random.key(0), jnp.zeros(image))
 
 
-def initial(model, x):
-    return jax.jit(model.init, static_argnames="train")(jax.random.key(0), x, train=False)
-
-
 def small(**kwargs):
     kwargs = {"stage_sizes": (1, 1), "num_classes": 3, "width": 4, "stem": "cifar"} | kwargs
     return ResNet(**kwargs)
@@ -112,14 +108,14 @@ def test_images_of_any_size(stem, image):
         assert jax.eval_shape(apply, variables, x).shape == (2, 3)
 
 
-def test_zero_pad_takes_every_second_pixel_and_pads_both_sides():
+def test_zero_pad_takes_every_second_pixel_and_pads_both_sides(random_variables):
     model = small(shortcut="zero_pad")
     x = jax.random.normal(jax.random.key(1), (2, 5, 5, 3))
-    variables = initial(model, x)
+    variables = random_variables(model, x.shape, train=False)
     # residual branches off: what is left is the stem and the shortcuts
     params = dict(variables["params"])
     for name in ("stage1_block0", "stage2_block0"):
-        params[name] = jax.tree.map(jnp.zeros_like, params[name])
+        params[name] = params[name] | {"norm2": jax.tree.map(jnp.zeros_like, params[name]["norm2"])}
     params["head"] = {"kernel": jnp.eye(8, 3) + jnp.eye(8, 3, -2), "bias": jnp.zeros(3)}
     logits = model.apply(variables | {"params": params}, x, train=False)
 
@@ -130,7 +126,9 @@ def test_zero_pad_takes_every_second_pixel_and_pads_both_sides():
         ((1, 1), (1, 1)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    stem = np.maximum(np.asarray(stem) / np.sqrt(1 + 1e-5), 0)
+    norm, stats = params["norm_stem"], variables["batch_stats"]["norm_stem"]
+    stem = (np.asarray(stem) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+    stem = np.maximum(stem * norm["scale"] + norm["bias"], 0)
     # channels 2 to 5 of 8 hold the stem's four; the head adds channel c and channel c + 2
     pooled = np.pad(stem[:, ::2, ::2].mean((1, 2)), ((0, 0), (2, 2)))
     want = pooled[:, :3] + pooled[:, 2:5]
@@ -139,16 +137,16 @@ def test_zero_pad_takes_every_second_pixel_and_pads_both_sides():
 
 def test_convolutions_start_kaiming_normal_fan_out():
     model = small(stage_sizes=(1,), width=64)
-    params = initial(model, jnp.zeros((1, 4, 4, 3)))["params"]
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), train=False)["params"]
     kernel = np.asarray(params["stage1_block0"]["conv1"]["kernel"])
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
     assert np.max(np.abs(kernel)) > 3 * np.std(kernel)  # not truncated
 
 
-def test_train_updates_running_statistics_with_momentum_and_eval_does_not():
+def test_train_updates_running_statistics_with_momentum_and_eval_does_not(random_variables):
     model = small()
     x = jax.random.normal(jax.random.key(1), (16, 6, 6, 3))
-    variables = initial(model, x)
+    variables = random_variables(model, x.shape, train=False)
     _, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
     stem, captured = model.apply(
         variables,
@@ -158,27 +156,28 @@ def test_train_updates_running_statistics_with_momentum_and_eval_does_not():
         capture_intermediates=lambda module, _: module.name == "conv_stem",
     )
     (stem,) = captured["intermediates"]["conv_stem"]["__call__"]
-    want = 0.9 + 0.1 * np.var(np.asarray(stem), axis=(0, 1, 2))
+    old = variables["batch_stats"]["norm_stem"]["var"]
+    want = 0.9 * old + 0.1 * np.var(np.asarray(stem), axis=(0, 1, 2))
     np.testing.assert_allclose(updated["batch_stats"]["norm_stem"]["var"], want, rtol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, captured["batch_stats"], variables["batch_stats"])
 
 
-def test_logits_in_eval_do_not_depend_on_the_rest_of_the_batch():
+def test_logits_in_eval_do_not_depend_on_the_rest_of_the_batch(random_variables):
     model = small()
     x = jax.random.normal(jax.random.key(1), (4, 6, 6, 3))
-    variables = initial(model, x)
+    variables = random_variables(model, x.shape, train=False)
     whole = model.apply(variables, x, train=False)
     np.testing.assert_allclose(
         model.apply(variables, x[:1], train=False), whole[:1], rtol=1e-5, atol=1e-6
     )
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_variables():
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_variables(random_variables):
     model = small(dtype=jnp.bfloat16, shortcut="zero_pad")
     x = jnp.ones((2, 6, 6, 3))
     # flax's BatchNorm relies on float32 statistics meeting a bfloat16 input
     with jax.numpy_dtype_promotion("standard"):
-        variables = initial(model, x)
+        variables = random_variables(model, x.shape, train=False)
         logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
     assert logits.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated))} == {
@@ -186,10 +185,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_variables():
     }
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient(random_variables):
     model = small(bottleneck=True, stem="imagenet")
     x = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
-    variables = initial(model, x)
+    variables = random_variables(model, x.shape, train=False)
 
     def loss(params):
         logits, _ = model.apply(
