@@ -1,0 +1,108 @@
+"""Checkpoints that survive what a training run meets, on top of orbax."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+logger = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back."""
+
+    state: Any
+    extra: dict[str, Any]
+
+
+class Checkpointer:
+    """Keeps three checkpoints of a run: the latest, the most accurate, the one of least loss.
+
+    A checkpoint is written under a temporary name and renamed. One that cannot be read back (a
+    truncated file) is skipped with a warning, for the one before.
+
+    Args:
+      folder: where the checkpoints are, made if need be.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        best = [
+            policies.BestN(get_metric_fn=lambda metrics: metrics["accuracy"], n=1),
+            policies.BestN(get_metric_fn=lambda metrics: -metrics["loss"], n=1),
+        ]
+        for policy in best:
+            policy.keep_checkpoints_without_metrics = False
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                # max_to_keep with best_fn would delete the newest when it is not among the best.
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), *best]),
+                best_fn=lambda metrics: metrics["accuracy"],  # else old metrics are not read back
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def save(
+        self, step: int, state: Any, extra: dict[str, Any], metrics: dict[str, float] | None
+    ) -> None:
+        """Write a checkpoint, in the background where orbax can.
+
+        Args:
+          step: optimizer steps done.
+          state: a tree of arrays.
+          extra: what JSON can hold.
+          metrics: ``{"accuracy": ..., "loss": ...}``, or None in the middle of an epoch.
+        """
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra)
+        )
+        self._manager.save(step, args=args, metrics=metrics, force=True)
+
+    def restore_latest(self, abstract_state: Any) -> Restored | None:
+        """The newest checkpoint that can be read, or None if there is none.
+
+        Args:
+          abstract_state: the state's shapes, dtypes and shardings.
+        """
+        for step in sorted(self.steps(), reverse=True):
+            try:
+                return self.restore(step, abstract_state)
+            except Exception as error:  # orbax raises whatever the damaged file led to
+                logger.warning(
+                    "checkpoint %s of %s cannot be read (%s): going on from the one before it.",
+                    step,
+                    self._manager.directory,
+                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                )
+                self._manager.delete(step)
+        return None
+
+    def restore(self, step: int, abstract_state: Any) -> Restored:
+        """One checkpoint by its step."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state), extra=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(step, args=args)
+        # A restored buffer may belong to the reader: training gets copies of its own.
+        return Restored(jax.tree.map(lambda leaf: leaf.copy(), restored.state), restored.extra)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """Step of the most accurate checkpoint."""
+        return self._manager.best_step()
+
+    def wait(self) -> None:
+        """Return when everything is written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and let go of the folder."""
+        self._manager.close()

@@ -1,0 +1,270 @@
+"""The compiled side of training: pure functions of a state, a key and arrays on the device."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from synscale_jax.adapters._collected import Collected
+from synscale_jax.adapters.linen import apply_collecting
+from synscale_jax.data import ImageSet, Split, augment, split_validation, subset
+from synscale_jax.scaling import Layer
+from synscale_jax.training.config import TrainConfig, make_optimizer
+from synscale_jax.training.devices import data_mesh, replicated, split_batch
+from synscale_jax.training.methods import Method
+
+
+# Streams of random numbers of a run.
+_INIT, _SHUFFLE, _STEP = range(3)
+# Streams of one step.
+_AUGMENT, _DROPOUT = range(2)
+
+
+class TrainState(NamedTuple):
+    """Everything that changes during training; keys are derived from the step."""
+
+    step: Array  # shape=(), dtype=int32: optimizer steps done
+    params: Any
+    batch_stats: Any  # running statistics, {} without normalisation
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """One value a step, before the step's update."""
+
+    loss: Array  # shape=(chunk_steps,), float32: cross-entropy and what the method adds
+    correct: Array  # shape=(chunk_steps,), int32: examples classified correctly
+
+
+class Evaluation(NamedTuple):
+    """A whole split, evaluated."""
+
+    loss: float  # mean cross-entropy, without what the method adds
+    accuracy: float  # share in [0, 1]
+    correct: np.ndarray  # shape=(examples,), bool
+
+
+class Splits(NamedTuple):
+    """Training, validation and test examples; validation may be None."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+
+
+def split_data(data: ImageSet, config: TrainConfig) -> Splits:
+    """Cut a data set as the config says: validation from the tail, subsets from the head.
+
+    Raises:
+      ValueError: if the config asks for more examples than there are.
+    """
+    train, validation, test = data.train, None, data.test
+    if config.validation_examples:
+        train, validation = split_validation(train, config.validation_examples)
+    if config.train_examples is not None:
+        train = subset(train, config.train_examples)
+    if config.test_examples is not None:
+        test = subset(test, config.test_examples)
+    if config.batch > len(train.labels):
+        raise ValueError(
+            f"batch={config.batch} is larger than the {len(train.labels)} training examples of "
+            f"{data.name}: use at most {len(train.labels)}."
+        )
+    return Splits(train, validation, test)
+
+
+class Program:
+    """Training and evaluation of one model with one method on one data set, compiled once.
+
+    Several seeds can use one program: the key is an argument of its functions.
+
+    Args:
+      model: a linen module called with ``train=``, with a ``layer_table``.
+      method: what is added to loss and optimizer.
+      config: the settings.
+      data: the images; the config says how they are split, and they are put on the device once.
+      mesh: the devices, or None for all local ones.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        method: Method,
+        config: TrainConfig,
+        data: ImageSet,
+        mesh: Mesh | None = None,
+    ) -> None:
+        self.model, self.method, self.config = model, method, config
+        self.mesh = mesh or data_mesh()
+        self.data_name, self.data_hash = data.name, data.data_hash
+        self.layers: tuple[Layer, ...] = model.layer_table()
+        self.splits: Splits = jax.device_put(split_data(data, config), replicated(self.mesh))
+        self.steps_per_epoch = len(self.splits.train.labels) // config.batch
+        self.optimizer = optax.chain(
+            make_optimizer(config, self.steps_per_epoch),
+            method.after_optimizer(self.layers, self.steps_per_epoch),
+        )
+        self._chunk = jax.jit(self._run_chunk)
+        self._evaluate = jax.jit(self._run_evaluation)
+        self._init = jax.jit(self._initial_state, out_shardings=replicated(self.mesh))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def init(self, key: Array) -> TrainState:
+        """The state before the first step."""
+        return self._init(key)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state, to restore a checkpoint into."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=replicated(self.mesh)
+            ),
+            jax.eval_shape(self._initial_state, jax.random.key(0)),
+        )
+
+    def chunk(self, state: TrainState, key: Array, steps: int) -> tuple[TrainState, StepMetrics]:
+        """Train ``steps`` (at most ``chunk_steps``) steps within one epoch, in one compiled call."""
+        return self._chunk(state, key, jnp.asarray(steps, jnp.int32), self.splits.train)
+
+    def evaluate(self, state: TrainState, split: Split) -> Evaluation:
+        """Evaluate a split with running statistics, in one compiled call a split size."""
+        loss, correct = self._evaluate(state, split)
+        correct = np.asarray(correct)
+        return Evaluation(float(loss), float(correct.mean()), correct)
+
+    def activity(self, state: TrainState, key: Array) -> dict[str, Any]:
+        """The mean activities that the state's next step would see."""
+
+        def collect(state: TrainState, key: Array, train: Split) -> dict[str, Any]:
+            images, _, step_key = self._batch(state, key, train, self._order(state, key, train))
+            return self._forward(state.params, state, images, step_key)[2].activity
+
+        return jax.jit(collect)(state, key, self.splits.train)
+
+    def _initial_state(self, key: Array) -> TrainState:
+        image = self.splits.train.images[:1]
+        variables = self.model.init(
+            jax.random.fold_in(key, _INIT), self._pixels(image), train=False
+        )
+        params = variables["params"]
+        stats = variables.get("batch_stats", {})
+        return TrainState(jnp.zeros([], jnp.int32), params, stats, self.optimizer.init(params))
+
+    def _run_chunk(
+        self, state: TrainState, key: Array, steps: Array, train: Split
+    ) -> tuple[TrainState, StepMetrics]:
+        order = self._order(state, key, train)
+
+        def body(index: Array, carry: tuple[TrainState, StepMetrics]):
+            state, metrics = carry
+            state, loss, correct = self._step(state, key, train, order)
+            metrics = StepMetrics(
+                metrics.loss.at[index].set(loss), metrics.correct.at[index].set(correct)
+            )
+            return state, metrics
+
+        length = self.config.chunk_steps
+        metrics = StepMetrics(jnp.zeros(length, jnp.float32), jnp.zeros(length, jnp.int32))
+        return jax.lax.fori_loop(0, steps, body, (state, metrics))
+
+    def _order(self, state: TrainState, key: Array, train: Split) -> Array:
+        """The examples in the order of the state's epoch."""
+        epoch_key = jax.random.fold_in(
+            jax.random.fold_in(key, _SHUFFLE), state.step // self.steps_per_epoch
+        )
+        return jax.random.permutation(epoch_key, len(train.labels))
+
+    def _batch(
+        self, state: TrainState, key: Array, train: Split, order: Array
+    ) -> tuple[Array, Array, Array]:
+        """Images and labels of the state's next step, spread over the devices, and its key."""
+        start = (state.step % self.steps_per_epoch) * self.config.batch
+        batch = jax.lax.dynamic_slice_in_dim(order, start, self.config.batch)
+        spread = split_batch(self.mesh)
+        images = jax.lax.with_sharding_constraint(train.images[batch], spread)
+        labels = jax.lax.with_sharding_constraint(train.labels[batch], spread)
+        step_key = jax.random.fold_in(jax.random.fold_in(key, _STEP), state.step)
+        if self.config.augment:
+            images = augment(jax.random.fold_in(step_key, _AUGMENT), images)
+        return images, labels, step_key
+
+    def _forward(
+        self, params: Any, state: TrainState, images: Array, step_key: Array
+    ) -> tuple[Array, Any, Collected]:
+        """Logits, new running statistics and what the layers did. XLA drops what is not used."""
+        logits, changed, collected = apply_collecting(
+            self.model,
+            {"params": params, "batch_stats": state.batch_stats},
+            self._pixels(images),
+            layers=self.layers,
+            norm_reading=self.method.norm_reading,
+            presynaptic=True,
+            mutable=("batch_stats",),
+            rngs={"dropout": jax.random.fold_in(step_key, _DROPOUT)},
+            train=True,
+        )
+        return logits, changed.get("batch_stats", {}), collected
+
+    def _step(
+        self, state: TrainState, key: Array, train: Split, order: Array
+    ) -> tuple[TrainState, Array, Array]:
+        """One optimizer step."""
+        images, labels, step_key = self._batch(state, key, train, order)
+
+        def loss_fn(params: Any):
+            logits, stats, collected = self._forward(params, state, images, step_key)
+            entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            loss = (entropy + self.method.loss(logits, labels)).mean()
+            return loss, (stats, collected, jnp.sum(logits.argmax(-1) == labels))
+
+        (loss, (stats, collected, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = self.optimizer.update(
+            grads,
+            state.opt_state,
+            state.params,
+            activity=collected.activity,
+            presynaptic=collected.presynaptic,
+            batch_stats=state.batch_stats,
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, stats, opt_state), loss, correct
+
+    def _run_evaluation(self, state: TrainState, split: Split) -> tuple[Array, Array]:
+        count, size = len(split.labels), min(self.config.eval_batch, len(split.labels))
+        batches = -(-count // size)
+        index = jnp.minimum(jnp.arange(batches * size), count - 1).reshape(batches, size)
+
+        def evaluate(batch: Array) -> tuple[Array, Array]:
+            spread = split_batch(self.mesh)
+            images = jax.lax.with_sharding_constraint(split.images[batch], spread)
+            labels = split.labels[batch]
+            logits = self.model.apply(
+                {"params": state.params, "batch_stats": state.batch_stats},
+                self._pixels(images),
+                train=False,
+            )
+            entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return entropy, logits.argmax(-1) == labels
+
+        entropy, correct = jax.lax.map(evaluate, index)
+        return entropy.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
+
+    def _pixels(self, images: Array) -> Array:
+        """uint8 pixels as the network sees them."""
+        pixels = images.astype(jnp.float32) / 255
+        if self.config.normalization is not None:
+            mean, deviation = self.config.normalization
+            pixels = (pixels - mean) / deviation
+        return pixels
