@@ -98,7 +98,9 @@ def test_image_shape_permutes_the_first_kernel_from_channels_first():
 
 def test_parameters_take_param_dtype_and_statistics_stay_float32():
     entries, _, _ = golden()
-    variables = from_pytorch(entries, cifar_resnet(8, 10, width=4, param_dtype=jnp.bfloat16))
+    model = cifar_resnet(8, 10, width=4, param_dtype=jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):  # flax's BatchNorm relies on it
+        variables = from_pytorch(entries, model)
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, variables)
     assert set(jax.tree.leaves(dtypes["params"])) == {jnp.dtype(jnp.bfloat16)}
     assert set(jax.tree.leaves(dtypes["batch_stats"])) == {jnp.dtype(jnp.float32)}

@@ -126,7 +126,9 @@ def test_zero_pad_takes_every_second_pixel_and_pads_both_sides(random_variables)
         ((1, 1), (1, 1)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    norm, stats = params["norm_stem"], variables["batch_stats"]["norm_stem"]
+    norm, stats = jax.tree.map(
+        np.asarray, (params["norm_stem"], variables["batch_stats"]["norm_stem"])
+    )
     stem = (np.asarray(stem) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
     stem = np.maximum(stem * norm["scale"] + norm["bias"], 0)
     # channels 2 to 5 of 8 hold the stem's four; the head adds channel c and channel c + 2
