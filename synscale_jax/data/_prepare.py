@@ -6,17 +6,19 @@ import os
 import pathlib
 import queue
 import re
+import shlex
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from synscale_jax.data._archives import SOURCES, RawImages, RawSplit
 from synscale_jax.data._errors import DataNotAvailable
 
-_ANSWER_SECONDS = 6.0  # TFDS itself would go on trying for more than three minutes
+_ANSWER_SECONDS = 5.0  # TFDS itself would go on trying for more than three minutes
 
 
 def prepare_images(name: str, *, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -44,29 +46,28 @@ def prepare_images(name: str, *, data_dir: str | os.PathLike | None = None) -> p
     References:
       `TensorFlow Datasets <https://www.tensorflow.org/datasets>`_
     """
-    check_downloadable(name)
+    if name not in SOURCES:
+        raise ValueError(f"No image set {name!r} can be prepared: choose one of {list(SOURCES)}.")
     if (there := find_prepared(name, data_dir)) is not None:
         return there
+    _check_reachable(name, data_dir)
     target = tfds_folder(data_dir)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=f".{name}-") as scratch:
-            built = _build(name, pathlib.Path(scratch), target / "downloads" / "manual")
-            (target / name).mkdir(exist_ok=True)
-            # a rename onto a filled folder fails: then another process was first, which is as good
-            with contextlib.suppress(OSError):
-                built.rename(target / name / built.name)
+            built = _build(name, pathlib.Path(scratch), _manual_folder(data_dir))
+            prepared = target / name / built.name
+            prepared.parent.mkdir(exist_ok=True)
+            built.rename(prepared)
     except OSError as error:
+        # a rename onto a filled folder fails: another process was first, which is as good
+        if (there := find_prepared(name, data_dir)) is not None:
+            return there
         raise DataNotAvailable(
-            f"{name} could not be prepared in {target} ({error}): give another folder, "
-            f"`{command(name)} --data-dir FOLDER`, and set TFDS_DATA_DIR to it."
+            f"{name} could not be prepared in {target} ({_one_line(error)}): choose a folder with "
+            f"room, `{command(name)} --data-dir FOLDER`, and set TFDS_DATA_DIR to it."
         ) from error
-    if (there := find_prepared(name, data_dir)) is None:
-        raise DataNotAvailable(
-            f"{target / name} could not be written: give another folder, "
-            f"`{command(name)} --data-dir FOLDER`, and set TFDS_DATA_DIR to it."
-        )
-    return there
+    return prepared
 
 
 def tfds_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -75,15 +76,10 @@ def tfds_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
     return pathlib.Path(chosen).expanduser()
 
 
-def command(name: str) -> str:
+def command(name: str, data_dir: str | os.PathLike | None = None) -> str:
     """The shell command that prepares a set, for messages."""
-    return f"python -m synscale_jax.data {name}"
-
-
-def check_downloadable(name: str) -> None:
-    """Refuses a set that has no known source."""
-    if name not in SOURCES:
-        raise ValueError(f"No image set {name!r} can be prepared: choose one of {list(SOURCES)}.")
+    option = "" if data_dir is None else f" --data-dir {shlex.quote(os.fspath(data_dir))}"
+    return f"python -m synscale_jax.data {name}{option}"
 
 
 def find_prepared(name: str, data_dir: str | os.PathLike | None) -> pathlib.Path | None:
@@ -104,23 +100,19 @@ def find_prepared(name: str, data_dir: str | os.PathLike | None) -> pathlib.Path
             return folder
     if versions:
         raise DataNotAvailable(
-            f"{versions[-1]} holds {name} in a format that only TensorFlow reads (TFRECORD); "
-            f"prepare a second copy as array_record in another folder, "
+            f"{versions[-1]} holds {name} in a format other than array_record (TFRECORD needs "
+            f"TensorFlow to be read): prepare a second copy in another folder, "
             f"`{command(name)} --data-dir FOLDER`, and set TFDS_DATA_DIR to it."
         )
     return None
 
 
 def _build(name: str, scratch: pathlib.Path, manual: pathlib.Path) -> pathlib.Path:
-    missing = {
-        url for url in SOURCES[name].urls.values() if not (manual / url.rsplit("/", 1)[1]).is_file()
-    }
-    if missing:
-        _check_answer(name, min(missing), manual)
+    import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import download_manager, util
 
-    builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
+    builder: Any = tfds.builder(name, data_dir=scratch, file_format="array_record")
     # the builder's own generators hand over arrays, which need TensorFlow to become PNG
     builder._split_generators = lambda dl_manager, **_: _records(
         builder, SOURCES[name].read(dl_manager.download(dict(SOURCES[name].urls)))
@@ -132,25 +124,34 @@ def _build(name: str, scratch: pathlib.Path, manual: pathlib.Path) -> pathlib.Pa
         with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the caller's results
             builder.download_and_prepare(download_dir=scratch / "downloads", download_config=config)
     except download_manager.NonMatchingChecksumError as error:
+        url = str(error).split(",")[0].removeprefix("Artifact ")
         raise DataNotAvailable(
-            f"A downloaded file of {name} does not match its checksum and was thrown away "
-            f"({_one_line(error)}): try again later, or from another network."
+            f"{name}: the file from {url} does not have the checksum that TFDS knows for it: "
+            f"try again later or from another network, and remove it from {manual} if it is there."
         ) from error
-    except (util.DownloadError, OSError) as error:
+    except (util.DownloadError, requests.RequestException) as error:
         raise DataNotAvailable(
-            f"{name} could not be downloaded ({_one_line(error)}): try `{command(name)}` again."
+            f"{name} could not be downloaded ({_one_line(error)}): try again later."
         ) from error
     return pathlib.Path(builder.data_dir)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split("To debug")[0].split())
+    return " ".join(str(error).split())
 
 
-def _records(builder, raw: RawImages) -> dict[str, Iterator]:
+def _records(builder: Any, raw: RawImages) -> dict[str, Iterator]:
     features = builder.info.features
     for feature, names in raw.label_names.items():
         features[feature].names = names
+    for split, content in raw.splits.items():
+        for feature, labels in content.labels.items():
+            if labels.size and labels.max() >= features[feature].num_classes:
+                raise DataNotAvailable(
+                    f"The downloaded {split} split of {builder.name} has the {feature} "
+                    f"{labels.max()} where {features[feature].num_classes} classes are known: "
+                    "download it again."
+                )
     return {
         split: _split_records(split, content, with_id="id" in features)
         for split, content in raw.splits.items()
@@ -176,26 +177,42 @@ def _png(pixels: np.ndarray) -> io.BytesIO:
     return buffer
 
 
-def _check_answer(name: str, url: str, manual: pathlib.Path) -> None:
+def _manual_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
+    return tfds_folder(data_dir) / "downloads" / "manual"  # where TFDS looks for archives
+
+
+def _check_reachable(name: str, data_dir: str | os.PathLike | None) -> None:
+    """Raises unless each archive is there already or its host answers."""
+    manual = _manual_folder(data_dir)
+    files = {url.rsplit("/", 1)[1]: url for url in SOURCES[name].urls.values()}
+    missing = [file for file in files if not (manual / file).is_file()]
+    if not missing:
+        return
+    fault = _ask(files[missing[0]])
+    if fault:
+        raise DataNotAvailable(
+            f"{name} is not prepared in {tfds_folder(data_dir)} and {files[missing[0]]} does not "
+            f"answer ({fault}): run `{command(name, data_dir)}` where there is a network, or put "
+            f"{', '.join(missing)} into {manual}."
+        )
+
+
+def _ask(url: str) -> str:
+    """Why a URL does not answer, or nothing if it does."""
     import requests
 
-    fault: queue.Queue[str | None] = queue.Queue()
+    found: queue.Queue[str] = queue.Queue()
 
     def ask() -> None:
         try:
             requests.head(url, timeout=_ANSWER_SECONDS, allow_redirects=True)
-            fault.put(None)
+            found.put("")
         except requests.RequestException as error:
-            fault.put(type(error).__name__)
+            found.put(type(error).__name__)
 
-    # looking up a name knows no time limit, so it must not hold up the caller
+    # looking up a host's name knows no time limit, so it must not hold up the caller
     threading.Thread(target=ask, daemon=True).start()
     try:
-        found = fault.get(timeout=_ANSWER_SECONDS)
+        return found.get(timeout=_ANSWER_SECONDS)
     except queue.Empty:
-        found = f"no answer in {_ANSWER_SECONDS:.0f} s"
-    if found is not None:
-        raise DataNotAvailable(
-            f"{name} is not prepared in {manual.parent.parent} and {url} does not answer ({found}):"
-            f" run `{command(name)}` where there is a network, or put the archive into {manual}."
-        )
+        return f"no answer in {_ANSWER_SECONDS:.0f} s"

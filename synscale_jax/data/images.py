@@ -109,7 +109,7 @@ def load_images(
         if not download:
             raise DataNotAvailable(
                 f"{name} is not prepared in {_prepare.tfds_folder(data_dir)}: "
-                f"run `{_prepare.command(name)}`."
+                f"run `{_prepare.command(name, data_dir)}`."
             )
         folder = _prepare.prepare_images(name, data_dir=data_dir)
     return _image_set(name, _cache.cached_arrays(folder))
@@ -140,7 +140,7 @@ def split_validation(split: Split, size: float) -> tuple[Split, Split]:
     """
     total = len(split.labels)
     count = round(size * total) if isinstance(size, float) and 0 < size < 1 else size
-    if isinstance(count, bool) or count != int(count) or not 0 < count < total:
+    if not _is_whole(count) or not 0 < count < total:
         raise ValueError(
             f"A validation split of {size!r} cannot be cut off {total} examples: "
             f"give a whole number from 1 to {total - 1} or a fraction between 0 and 1."
@@ -171,12 +171,16 @@ def subset(split: Split, count: int) -> Split:
       (100, 8, 8, 1)
     """
     total = len(split.labels)
-    if isinstance(count, bool) or count != int(count) or not 0 < count <= total:
+    if not _is_whole(count) or not 0 < count <= total:
         raise ValueError(
             f"A subset of {count!r} cannot be taken of {total} examples: "
             f"give a whole number from 1 to {total}."
         )
     return _slice(split, 0, int(count))
+
+
+def _is_whole(count: object) -> bool:
+    return isinstance(count, (int, np.integer)) and not isinstance(count, bool)
 
 
 def _slice(split: Split, start: int, stop: int) -> Split:
