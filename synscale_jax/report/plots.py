@@ -1,0 +1,73 @@
+"""Learning curves of several methods."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Okabe and Ito's colours: told apart by colour-blind readers too.
+COLORS = {"baseline": "#000000", "synscaw": "#0072B2", "synscal": "#D55E00"}
+
+
+def learning_curves(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    labels: Mapping[str, str],
+    title: str,
+    path: pathlib.Path,
+) -> None:
+    """Draw loss and accuracy of training and test against the epoch, one colour a method.
+
+    Lines are means over seeds, bands reach from the lowest seed to the highest. The training
+    curve is the running mean during the epoch, the test curve is taken after it; losses are
+    cross-entropy alone in the test panel, and with what the method adds in the training panel.
+
+    Args:
+      results: method name -> result JSONs, one a seed; diverged runs are drawn as far as they got.
+      labels: method name -> what the legend calls it.
+      title: of the figure.
+      path: where the PNG goes, whole or not at all.
+    """
+    from matplotlib.figure import Figure  # slow to import, and needed here alone
+
+    figure = Figure(figsize=(9, 6.2), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True)
+    for row, (quantity, name) in enumerate((("loss", "loss"), ("accuracy", "accuracy (%)"))):
+        for column, split in enumerate(("train", "test")):
+            axes = panels[row][column]
+            for method, runs in results.items():
+                _curve(axes, runs, f"{split}_{quantity}", method, labels[method])
+            axes.set_ylabel(f"{'training' if split == 'train' else 'test'} {name}")
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            if row:
+                axes.set_xlabel("epoch")
+                axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0][0].legend(frameon=False)
+    figure.suptitle(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".partial.png")
+    figure.savefig(scratch, dpi=150)
+    os.replace(scratch, path)
+
+
+def _curve(
+    axes: Any, runs: Sequence[Mapping[str, Any]], key: str, method: str, label: str
+) -> None:
+    histories = [[row[key] for row in run["history"]] for run in runs if run["history"]]
+    if not histories:
+        return
+    length = max(map(len, histories))
+    values = np.full((len(histories), length), np.nan)
+    for index, history in enumerate(histories):
+        values[index, : len(history)] = history
+    values *= 100 if key.endswith("accuracy") else 1
+    epochs, color = np.arange(1, length + 1), COLORS.get(method)
+    marker = "o" if length == 1 else None
+    axes.plot(epochs, np.nanmean(values, 0), color=color, label=label, marker=marker, lw=1.6)
+    if len(histories) > 1:
+        low, high = np.nanmin(values, 0), np.nanmax(values, 0)
+        axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)

@@ -1,0 +1,151 @@
+"""Comparison tables of methods, from result JSONs, in Markdown, CSV and plain text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from synscale_jax.report.statistics import Estimate, estimate
+
+COLUMNS = (
+    "method",
+    "seeds",
+    "test error % (final epoch)",
+    "best epoch's test error %",
+    "Δ to baseline (95 %)",
+    "paper's error %",
+    "paper's Δ",
+    "minutes a run",
+)
+
+
+class MethodRow(NamedTuple):
+    """One method of a comparison, over its seeds; errors and differences in percentage points."""
+
+    label: str
+    final: Estimate | None  # None: no seed finished
+    best: Estimate | None
+    difference: Estimate | None  # to the baseline on the same seeds; None: nothing to compare
+    paper: float | None
+    paper_difference: float | None
+    minutes: float | None
+    note: str
+
+
+def error(accuracy: float) -> float:
+    """Classification error in percent."""
+    return 100 * (1 - accuracy)
+
+
+def method_rows(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    labels: Mapping[str, str],
+    paper: Mapping[str, float],
+) -> list[MethodRow]:
+    """Summarise results by method.
+
+    Args:
+      results: method name -> result JSONs, one a seed.
+      labels: method name -> what the table calls it.
+      paper: method name -> the paper's error in percent, where it has one.
+
+    Returns:
+      One row a method, in the order of ``results``. The difference pairs runs of equal seed.
+    """
+    base = {r["seed"]: r for r in results.get("baseline", ()) if r["status"] == "finished"}
+    rows = []
+    for name, runs in results.items():
+        done = [run for run in runs if run["status"] == "finished"]
+        lost = [run for run in runs if run["status"] == "diverged"]
+        paired = [run for run in done if run["seed"] in base]
+        compare = name != "baseline" and paired
+        rows.append(
+            MethodRow(
+                labels[name],
+                estimate([_final_error(run) for run in done]) if done else None,
+                estimate([_best_error(run) for run in done]) if done else None,
+                estimate([_final_error(r) - _final_error(base[r["seed"]]) for r in paired])
+                if compare
+                else None,
+                paper.get(name),
+                paper[name] - paper["baseline"] if name in paper and name != "baseline" else None,
+                sum(run["wall_seconds"] for run in done) / len(done) / 60 if done else None,
+                f"{len(lost)} of {len(runs)} diverged" if lost else "",
+            )
+        )
+    return rows
+
+
+def _final_error(run: Mapping[str, Any]) -> float:
+    return error(run["final"]["test_accuracy"])
+
+
+def _best_error(run: Mapping[str, Any]) -> float:
+    best = run.get("best_on_validation") or run["best_on_test"]
+    return error(best["accuracy"]["test_accuracy"])
+
+
+def cells(row: MethodRow) -> list[str]:
+    """The row's cells as text."""
+    seeds = row.final.count if row.final else 0
+    return [
+        row.label,
+        f"{seeds}" + (f" ({row.note})" if row.note else ""),
+        _spread(row.final),
+        _spread(row.best),
+        _interval(row.difference),
+        "" if row.paper is None else f"{row.paper:.2f}",
+        "" if row.paper_difference is None else f"{row.paper_difference:+.2f}",
+        "" if row.minutes is None else f"{row.minutes:.1f}",
+    ]
+
+
+def markdown(rows: Sequence[MethodRow], columns: Sequence[str] = COLUMNS) -> str:
+    """The table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *(cells(row) for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def as_csv(rows: Sequence[MethodRow]) -> str:
+    """The table as CSV, numbers unrounded, one column each for mean, spread and interval ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    parts = ("mean", "deviation", "low", "high", "count")
+    groups = ("final", "best", "difference")
+    writer.writerow(
+        ["method", *(f"{g}_{p}" for g in groups for p in parts), "paper", "paper_difference",
+         "minutes", "note"]
+    )  # fmt: skip
+    for row in rows:
+        values = [row.label]
+        for group in groups:
+            values += getattr(row, group) or [""] * len(parts)
+        writer.writerow([*values, row.paper, row.paper_difference, row.minutes, row.note])
+    return buffer.getvalue()
+
+
+def plain(rows: Sequence[MethodRow], columns: Sequence[str] = COLUMNS) -> str:
+    """The table for a terminal, columns aligned."""
+    lines = [list(columns), *(cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )
+
+
+def _spread(value: Estimate | None) -> str:
+    if value is None:
+        return "none finished"
+    spread = "" if value.deviation is None else f" ± {value.deviation:.2f}"
+    return f"{value.mean:.2f}{spread}"
+
+
+def _interval(value: Estimate | None) -> str:
+    if value is None:
+        return ""
+    ends = "" if value.low is None else f" ({value.low:+.2f} to {value.high:+.2f})"
+    return f"{value.mean:+.2f}{ends}"
