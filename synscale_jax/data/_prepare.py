@@ -114,9 +114,7 @@ def _build(name: str, scratch: pathlib.Path, manual: pathlib.Path) -> pathlib.Pa
 
     builder: Any = tfds.builder(name, data_dir=scratch, file_format="array_record")
     # the builder's own generators hand over arrays, which need TensorFlow to become PNG
-    builder._split_generators = lambda dl_manager, **_: _records(
-        builder, SOURCES[name].read(dl_manager.download(dict(SOURCES[name].urls)))
-    )
+    builder._split_generators = lambda dl_manager, **_: _download(builder, dl_manager)
     config = tfds.download.DownloadConfig(
         manual_dir=manual, try_download_gcs=False, force_checksums_validation=True
     )
@@ -138,6 +136,12 @@ def _build(name: str, scratch: pathlib.Path, manual: pathlib.Path) -> pathlib.Pa
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _download(builder: Any, dl_manager: Any) -> dict[str, Iterator]:
+    source = SOURCES[builder.name]
+    paths = dl_manager.download(dict(source.urls))
+    return _records(builder, source.read({key: pathlib.Path(paths[key]) for key in paths}))
 
 
 def _records(builder: Any, raw: RawImages) -> dict[str, Iterator]:

@@ -115,7 +115,7 @@ def load_images(
     return _image_set(name, _cache.cached_arrays(folder))
 
 
-def split_validation(split: Split, size: float) -> tuple[Split, Split]:
+def split_validation(split: Split, size: int | float) -> tuple[Split, Split]:
     """Cuts a validation split off the tail of a split.
 
     The canonical order is by hash, so that the tail is as good as a random choice and the same on
