@@ -13,8 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax._src import dispatch
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from synscale_jax.kernels import onednn
 
 Pair = tuple[int, int]
 
@@ -31,6 +34,8 @@ convolution_p.def_impl(
         static_argnames=("result", "size", "strides", "padding", "precision"),
     )
 )
+# oneDNN's calls are partitioned by JAX, which has no public way to ask for the mesh's devices.
+dispatch.prim_requires_devices_during_lowering.add(convolution_p)
 
 
 def _result_shape(a: Sequence[int], b: Sequence[int], result: str, size: Pair) -> tuple[int, ...]:
@@ -114,17 +119,23 @@ def _plain(a: jax.Array, b: jax.Array, *, result: str, size: Pair, **window: Any
     return jax.linear_transpose(lambda kernel: convolve(a, kernel), missing)(b)[0]
 
 
+def _on_cpu(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
+    """The three results by oneDNN where it can, in XLA's fast layout elsewhere."""
+    shape = _result_shape(a.shape, b.shape, params["result"], params["size"])
+    if a.size == 0 or b.size == 0 or 0 in shape:
+        return jnp.zeros(shape, a.dtype)
+    if a.ndim == 5:  # one by one: the grouped convolution of vmap is several times slower
+        return lax.map(lambda operands: _on_cpu(*operands, **params), (a, b))
+    run = onednn.convolve if onednn.covers(a, b, **params) else _canonical
+    return run(a, b, **params)
+
+
 def _canonical(a: jax.Array, b: jax.Array, *, result: str, size: Pair, **window: Any) -> jax.Array:
     """The three results as convolutions NHWC, HWIO -> NHWC on operands transposed explicitly.
 
     XLA's CPU backend runs this layout well everywhere; the layouts of lax's own gradients it runs
     up to a hundred times slower inside loops.
     """
-    if a.size == 0 or b.size == 0:
-        return jnp.zeros(_result_shape(a.shape, b.shape, result, size), a.dtype)
-    if a.ndim == 5:  # one by one: the grouped convolution of vmap is several times slower
-        one = partial(_canonical, result=result, size=size, **window)
-        return lax.map(lambda operands: one(*operands), (a, b))
     if result == "output":
         return _convolve(a, b, **window)
     return (_canonical_input if result == "input" else _canonical_kernel)(a, b, size, **window)
@@ -173,5 +184,5 @@ def _convolve(
 
 mlir.register_lowering(convolution_p, mlir.lower_fun(_plain, multiple_results=False))
 mlir.register_lowering(
-    convolution_p, mlir.lower_fun(_canonical, multiple_results=False), platform="cpu"
+    convolution_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu"
 )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from synscale_jax.kernels import onednn
 from synscale_jax.kernels._primitive import LAYOUT, convolution_p
 
 Pair = tuple[int, int]
@@ -152,14 +153,17 @@ def convolution_path() -> str:
     """Names what runs a float32 convolution on the default backend, for result files.
 
     Returns:
-      ``"canonical"`` on the CPU (XLA, operands transposed to its fast layout), ``"lax"`` elsewhere.
+      On the CPU ``"onednn"`` and its version, or ``"canonical"`` (XLA, operands transposed to its
+      fast layout) where :func:`synscale_jax.kernels.why_not` says why; ``"lax"`` elsewhere.
 
     Example:
       >>> from synscale_jax.kernels import convolution_path
-      >>> convolution_path() in ("canonical", "lax")
+      >>> convolution_path().split()[0] in ("onednn", "canonical", "lax")
       True
     """
-    return "canonical" if jax.default_backend() == "cpu" else "lax"
+    if jax.default_backend() != "cpu":
+        return "lax"
+    return f"onednn {onednn.version()}" if onednn.available() else "canonical"
 
 
 def _is_canonical(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
