@@ -11,7 +11,9 @@ from flax.training.train_state import TrainState
 
 from synscale_jax.adapters._collected import Collected, collected, places
 from synscale_jax.scaling._activations import Activation
-from synscale_jax.scaling._layers import Layer, Path, SynapseAxes
+from synscale_jax.scaling._layers import Layer, Path, SynapseAxes, leaves_by_path
+
+Context = nn.module.InterceptorContext
 
 _COLLECTION = "synapses"
 _KERNELS = (nn.Dense, nn.Conv, nn.ConvTranspose, nn.DenseGeneral)
@@ -64,7 +66,9 @@ def apply_collecting(
     outputs_at = places(layers, norm_reading)
     inputs_at = {layer.path for layer in layers} if presynaptic else set()
 
-    def record(next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def record(
+        next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
+    ) -> Any:
         output = next_call(*args, **kwargs)
         if context.method_name == "__call__":
             if context.module.path in outputs_at:
@@ -74,9 +78,7 @@ def apply_collecting(
         return output
 
     with nn.intercept_methods(record):
-        output, changed = model.apply(
-            variables, *inputs, mutable=[*mutable, _COLLECTION], **kwargs
-        )
+        output, changed = model.apply(variables, *inputs, mutable=[*mutable, _COLLECTION], **kwargs)
     recorded = changed.pop(_COLLECTION, {})
 
     def read(path: Path, name: str) -> Sequence[Any]:
@@ -155,14 +157,16 @@ def layers_of(
     made_by: dict[int, Path] = {}
     alive: list[Any] = []  # keeps ids of traced outputs unique
 
-    def watch(next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def watch(next_call: Any, args: Any, kwargs: Any, context: Context) -> Any:
         output = next_call(*args, **kwargs)
         module, path = context.module, context.module.path
         if context.method_name == "__call__":
             if isinstance(module, _KERNELS):
                 if path in calls:
-                    raise ValueError(f"layer {'/'.join(path)!r} is called twice (tied weights): "
-                                     "give synscaw a table without it.")
+                    raise ValueError(
+                        f"layer {'/'.join(path)!r} is called twice (tied weights): "
+                        "give synscaw a table without it."
+                    )
                 calls[path] = _layer(module, activation, head)
                 made_by[id(output)] = path
                 alive.append(output)
@@ -205,8 +209,6 @@ def _checked(
     calls: dict[Path, Layer], params: Any, head: str | None, notes: list[str], verbose: bool
 ) -> tuple[Layer, ...]:
     """Compare the calls with the parameters, print the table and return it."""
-    from synscale_jax.scaling._layers import leaves_by_path
-
     leaves = leaves_by_path(params)
     for path in leaves:
         if path[-1] == "kernel" and path[:-1] not in calls:

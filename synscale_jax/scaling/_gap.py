@@ -14,7 +14,7 @@ from synscale_jax.scaling._activations import (
     gaussian_mean,
     uniform_mean,
 )
-from synscale_jax.scaling._layers import Layer, Path, is_hole, leaves_by_path
+from synscale_jax.scaling._layers import Layer, is_hole, leaves_by_path
 
 Target = Literal["layer_noise", "layer_noise_sampled", "uniform"]
 TARGETS: tuple[str, ...] = ("layer_noise", "layer_noise_sampled", "uniform")

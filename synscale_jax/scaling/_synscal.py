@@ -11,14 +11,14 @@ SYNSCAL_READINGS = ("per_example", "per_example_mean", "batch_mean", "mean_logit
 
 
 def synscal(
-    logits: Float[Array, "..."],
+    logits: Float[Array, ...],
     *,
     scaling_rate: ArrayLike = 1.0,
     reading: str = "per_example",
     axis: int = -1,
-    where: Bool[Array, "..."] | None = None,
+    where: Bool[Array, ...] | None = None,
     axis_name: str | None = None,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""SynScaL for classification: pull the output activity towards 1/K.
 
     With class probabilities :math:`p_{nk} = \mathrm{softmax}(a_n)_k`, K classes and N examples,
@@ -58,7 +58,7 @@ def synscal(
       >>> import jax.numpy as jnp, synscale_jax as ss
       >>> logits = jnp.array([[2.0, 0.0], [0.0, 0.0]])
       >>> ss.synscal(logits, scaling_rate=1.0).tolist()
-      [0.29000..., 0.0]
+      [0.29001..., 0.0]
       >>> float(ss.synscal(logits, scaling_rate=1.0, reading="batch_mean"))
       0.0725...
 
@@ -83,11 +83,11 @@ def synscal(
 
 
 def synscal_regression(
-    predictions: Float[Array, "..."],
+    predictions: Float[Array, ...],
     target_mean: ArrayLike,
     *,
     scaling_rate: ArrayLike = 0.5,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""SynScaL for regression: pull predictions towards the mean target.
 
     .. math:: \gamma \, (\bar y - \hat y)^2

@@ -55,7 +55,7 @@ class SynScaWState(NamedTuple):
     mean_gap: dict[str, Array]  # layer name -> mean |ẑ| when last scaled, shape=(), float32
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
     """The stabilisers of one scaling step."""
 
     clip: ArrayLike | None
@@ -82,11 +82,111 @@ def synscaw(
     noise_batch: int = 100,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """TODO docstring."""
+    r"""SynScaW: scale weights by the gap between target and measured activity.
+
+    Comes last in a chain. With p the parameters, u the update of the optimizer before it, γ the
+    scaling rate and w = p + u the weights that u leads to, the transform returns
+
+    .. math::
+        u + \gamma \, w^2 \, \hat z, \qquad \hat z = \bar z_{target} - \bar z
+
+    elementwise, and u itself, to the bit, where ẑ is zero. :math:`\bar z` is a neuron's mean
+    activity φ(W x + b) over the batch, passed to ``update`` as ``activity=``. Biases and
+    normalisations are never scaled. The step does not pass through the optimizer's moments, and
+    gradients clipped before it stay as they are.
+
+    The paper leaves open what exactly the target is, where activity is measured and what keeps the
+    rule stable; each reading has a name here.
+
+    ================ ======================== =====================================================
+    argument         value                    meaning
+    ================ ======================== =====================================================
+    ``target``       ``"layer_noise"``        mean of φ(W u + b), u ~ U(−1, 1), in closed form: the
+                                              drive is taken as Gaussian with mean b and variance
+                                              Σ w² / 3
+    ..               ``"layer_noise_sampled"`` the same over ``noise_batch`` random inputs
+    ..               ``"uniform"``            E[φ(u)]: ReLU 1/4, sigmoid 1/2, tanh 0 (eq. 16)
+    ..               a number                 constant; the authors' notebook: 0.1
+    ``measured_on``  ``"batch"``              ``activity=`` of the training batch (eq. 15)
+    ..               ``"noise"``              U(−1, 1) + 0.1 through each layer alone (notebook)
+    ``granularity``  ``"neuron"``             one ẑ a neuron
+    ..               ``"layer"``              one ẑ a layer, the mean over its neurons (notebook)
+    ``norm_reading`` ``"pre_norm"``           a normalised layer is read before its norm
+    ..               ``"batch_norm"``         behind it, noise normalised by its own statistics
+    ..               ``"running_norm"``       behind it, noise through the running statistics
+    ================ ======================== =====================================================
+
+    .. rubric:: Stability
+
+    DEFAULT_FIGURES
+
+    Args:
+      scaling_rate: γ, a number of 0 or more or a schedule of the step count.
+      target: see the table.
+      measured_on: see the table.
+      granularity: see the table.
+      norm_reading: see the table. The two behind the norm need a table with norms in ``layers``,
+        and ``"running_norm"`` needs ``batch_stats=`` in ``update``.
+      every_k: scale after every k-th optimizer step; the others pass unchanged.
+      clip: bound on w² ẑ, before γ (the notebook: 1).
+      max_relative_change: bound on the relative change of a weight in one step.
+      restore_norm: shrink each neuron's scaled weight vector back to the norm it had, so that
+        scaling shifts weight between synapses and cannot run away.
+      skip_silent_inputs: leave out synapses whose input was zero throughout the batch; needs
+        ``presynaptic=`` in ``update``.
+      scale_output: whether to scale the output layer, whose activity the task sets; False needs
+        ``layers``.
+      layers: the layer table, ``model.layer_table()`` or :func:`adapters.linen.layers_of`; without
+        one every leaf called ``kernel`` is a layer (see :func:`layers_from_names`).
+      activation: φ of every layer, where no table says it.
+      mask: a tree of booleans, of the parameters' structure or a prefix of it, or a function from
+        parameters to one; False leaves a layer alone. Under :func:`optax.masked` biases are hidden
+        and the noise targets refuse; this mask has no such trap.
+      noise_batch: random inputs in the sampled readings.
+      seed: of the sampled readings; noise is a function of the seed and the step.
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs` with state :class:`SynScaWState`, which
+      holds mean |ẑ| of each layer. ``update`` takes ``params`` and, by name, ``activity``,
+      ``presynaptic`` and ``batch_stats``.
+
+    Raises:
+      ValueError: at once for settings that are no reading; when traced for a missing or misshapen
+        ``activity``, a bias hidden by a mask, or a kernel whose neurons cannot be told.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax, synscale_jax as ss
+      >>> params = {"dense": {"kernel": jnp.array([[1.0, 2.0], [-1.0, 1.0]]), "bias": jnp.zeros(2)}}
+      >>> optimizer = optax.chain(optax.sgd(0.1), ss.synscaw(0.01, target=0.5, restore_norm=False))
+      >>> state = optimizer.init(params)
+      >>> grads = optax.tree.zeros_like(params)
+      >>> activity = {"dense": jnp.array([0.5, 1.5])}  # the first neuron is where it should be
+      >>> updates, state = optimizer.update(grads, state, params, activity=activity)
+      >>> updates["dense"]["kernel"].tolist()
+      [[-0.0, -0.0399...], [-0.0, -0.0099...]]
+
+      The authors' notebook, for 600 steps an epoch:
+
+      >>> notebook = ss.synscaw(0.1, target=0.1, measured_on="noise", granularity="layer",
+      ...                       clip=1.0, every_k=600, restore_norm=False)
+
+      Under ``inject_hyperparams`` callables and counts must be kept static:
+
+      >>> tx = optax.inject_hyperparams(ss.synscaw, static_args=ss.STATIC_ARGS)(scaling_rate=0.01)
+
+    .. note::
+      ``MultiSteps`` hands on the last micro-batch's activity only: average it yourself if that
+      matters. ``TrainState.apply_gradients`` drops extra arguments; use
+      ``synscale_jax.adapters.linen.ScalingTrainState``.
+
+    References:
+      Hofmann and Mäder, `Synaptic Scaling: An Artificial Neural Network Regularization Inspired by
+      Nature <https://doi.org/10.1109/TNNLS.2021.3050422>`_, IEEE TNNLS 33(7), 2022, eq. 14 to 16.
+    """
     reading = Reading(target, measured_on, granularity, norm_reading, noise_batch, seed)
     _validate(scaling_rate, every_k, clip, max_relative_change)
     activation_function(activation)
-    limits = _Limits(clip, max_relative_change, restore_norm)
+    limits = Limits(clip, max_relative_change, restore_norm)
     if not scale_output and (layers is None or not any(layer.output for layer in layers)):
         raise ValueError(
             "scale_output=False needs to know the output layer: give layers= a table with one "
@@ -164,9 +264,7 @@ def synscaw(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _apply(
-    updates: Any, params: Any, changes: dict, rate: ArrayLike, limits: _Limits
-) -> Any:
+def _apply(updates: Any, params: Any, changes: dict, rate: ArrayLike, limits: Limits) -> Any:
     """Add the scaling step to the updates of the layers in ``changes``."""
 
     def scale_leaf(key_path: Any, update: Any, param: Any) -> Any:
@@ -187,10 +285,10 @@ def scaling_step(
     gap: Array,
     layer: Layer,
     rate: ArrayLike,
-    limits: _Limits,
+    limits: Limits,
     heard: Array | None = None,
 ) -> Array:
-    """γ w² ẑ within its limits: what is added to the weights, of their shape, exactly 0 at ẑ = 0."""
+    """γ w² ẑ within its limits, of the shape of the weights, exactly 0 where ẑ is."""
     pre, _ = layer.axes.split(weights.ndim)
     gap = jnp.expand_dims(gap, pre)
     rate = jnp.asarray(rate, weights.dtype)
