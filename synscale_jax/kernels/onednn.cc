@@ -266,6 +266,9 @@ ffi::Error Call(ffi::ThreadPool pool, Array a, Array b, ffi::Result<Array> out, 
   Problem whole;
   if (problem.size() != 16) return ffi::Error::InvalidArgument("expected 16 integers");
   std::memcpy(&whole, problem.begin(), sizeof whole);
+  if (whole.result < kOutput || whole.result > kKernel) {
+    return ffi::Error::InvalidArgument("no such result: " + std::to_string(whole.result));
+  }
   float* operands[] = {a.typed_data(), b.typed_data(), out->typed_data()};
   const size_t sizes[] = {a.element_count(), b.element_count(), out->element_count()};
   // Where src, kernel and dst are among (a, b, out), by result.

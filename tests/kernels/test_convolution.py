@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from synscale_jax.kernels import conv_general_dilated, convolution_path
+from synscale_jax.kernels import conv_general_dilated, convolution_path, onednn
 from synscale_jax.kernels.convolution import convolution
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -54,27 +54,49 @@ def loss(conv, x, kernel):
     return (conv(x, kernel) ** 3).mean()
 
 
+@pytest.fixture(scope="module", params=["canonical", "onednn"])
+def path(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "canonical":
+            patch.setattr(onednn, "covers", lambda *_, **__: False)
+        elif reason := onednn.why_not():
+            pytest.skip(reason)
+        jax.clear_caches()
+        yield request.param
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("path", ["canonical"], indirect=True)
 @pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
-def test_derivatives_of_every_window(kernel, stride, padding):
+def test_gradients_of_every_window(path, kernel, stride, padding):
+    x, k = arrays((2, 7, 6, 3), (kernel, kernel, 3, 4))
+
+    @partial(jax.jit, static_argnums=0)
+    def pullback(conv, x, k):
+        y, transpose = jax.vjp(conv, x, k)
+        return y, transpose(jnp.cos(y))
+
+    close(*(pullback(conv, x, k) for conv in pair((stride, stride), pads(kernel, padding))))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, "torch"), (1, 2, "wide")])
+def test_second_derivatives(path, kernel, stride, padding):
     x, k = arrays((2, 7, 6, 3), (kernel, kernel, 3, 4))
     tangents = arrays(x.shape, k.shape, seed=1)
 
     @partial(jax.jit, static_argnums=0)
-    def everything(conv, x, k):
+    def second(conv, x, k):
         gradient = jax.grad(partial(loss, conv), (0, 1))
         return (
-            jax.value_and_grad(partial(loss, conv), (0, 1))(x, k),
-            jax.jvp(conv, (x, k), tangents),
             jax.jvp(gradient, (x, k), tangents),  # forward over reverse
             jax.grad(lambda *a: sum(map(jnp.vdot, gradient(*a), tangents)), (0, 1))(x, k),
         )
 
-    ours, theirs = pair((stride, stride), pads(kernel, padding))
-    close(everything(ours, x, k), everything(theirs, x, k))
+    close(*(second(conv, x, k) for conv in pair((stride, stride), pads(kernel, padding))))
 
 
 @pytest.mark.parametrize(("of_x", "of_k"), [(0, None), (None, 0), (0, 0), (2, 4), (4, 1)])
-def test_vmap(of_x, of_k):
+def test_vmap(path, of_x, of_k):
     x, k = arrays((2, 7, 6, 3), (3, 3, 3, 4))
     scale = jnp.array([1.0, -2.0, 3.0])
     xs = x if of_x is None else jnp.stack([s * x for s in scale], of_x)
@@ -84,7 +106,7 @@ def test_vmap(of_x, of_k):
         close(*(jax.jit(jax.vmap(f(c), (of_x, of_k)))(xs, ks) for c in (ours, theirs)))
 
 
-def test_vmap_nests():
+def test_vmap_nests(path):
     x, k = arrays((2, 3, 2, 5, 5, 2), (2, 3, 3, 2, 2))
     ours, theirs = pair()
     for inner, outer in (((0, None), (0, 0)), ((None, 0), (0, None)), ((0, None), (0, None))):
@@ -95,13 +117,13 @@ def test_vmap_nests():
         close(g[0](xs, ks), g[1](xs, ks))
 
 
-def test_vmap_over_nothing():
+def test_vmap_over_nothing(path):
     x, k = arrays((0, 2, 5, 5, 2), (0, 3, 3, 2, 2))
     assert jax.vmap(convolution)(x, k).shape == (0, 2, 5, 5, 2)
     assert jax.vmap(convolution, (0, None))(x, jnp.ones((3, 3, 2, 4))).shape == (0, 2, 5, 5, 4)
 
 
-def test_scan_of_gradient_steps():
+def test_scan_of_gradient_steps(path):
     x, k = arrays((4, 6, 6, 2), (3, 3, 2, 2))
 
     def train(conv):
@@ -114,17 +136,17 @@ def test_scan_of_gradient_steps():
     close(*map(train, pair()))
 
 
-def test_jacobians():
+def test_jacobians(path):
     x, k = arrays((1, 3, 3, 1), (3, 3, 1, 2))
-    for jacobian in (jax.jacfwd, jax.jacrev, lambda f: jax.jacfwd(jax.jacrev(f))):
-        close(*(jacobian(lambda k, c=c: c(x, k) ** 2)(k) for c in pair((2, 2))))
+    for jacobian in (jax.jacfwd, jax.jacrev):
+        close(*(jax.jit(jacobian(lambda k, c=c: c(x, k) ** 2))(k) for c in pair((2, 2))))
 
 
 def test_gradients_agree_with_finite_differences():
     with jax.enable_x64(True):
         x, k = arrays((2, 5, 4, 2), (3, 3, 2, 3), jnp.float64)
         dx, dk = arrays(x.shape, k.shape, jnp.float64, seed=1)
-        f = partial(loss, partial(convolution, strides=(2, 2), padding=((1, 1), (1, 1))))
+        f = jax.jit(partial(loss, partial(convolution, strides=(2, 2), padding=((1, 1), (1, 1)))))
         _, slope = jax.jvp(f, (x, k), (dx, dk))
         by_gradient = sum(map(jnp.vdot, jax.grad(f, (0, 1))(x, k), (dx, dk)))
         h = 1e-6
@@ -136,12 +158,14 @@ def test_gradients_agree_with_finite_differences():
 def test_other_dtypes(dtype, tolerance):
     with jax.enable_x64(True):
         x, k = arrays((2, 6, 6, 3), (3, 3, 3, 4), dtype)
-        results = [jax.value_and_grad(partial(loss, c), (0, 1))(x, k) for c in pair((2, 2))]
+        results = [
+            jax.jit(jax.value_and_grad(partial(loss, c), (0, 1)))(x, k) for c in pair((2, 2))
+        ]
         close(*results, tolerance)
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 5, 3), (2, 5, 5, 0), (2, 1, 1, 3)])
-def test_degenerate_shapes(shape):
+def test_degenerate_shapes(path, shape):
     x, k = arrays(shape, (3, 3, shape[3], 4))
     for padding in ("SAME", "VALID"):
         ours, theirs = pair(padding=padding)
@@ -166,34 +190,50 @@ def test_plain_lowering_for_other_platforms():
 
 
 SHARDED = """
+import re
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from synscale_jax.kernels import convolution_path
 from synscale_jax.kernels.convolution import convolution
 
-assert jax.device_count() == 8
+assert jax.device_count() == 8 and convolution_path().startswith("PATH")
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 a, b = jax.random.split(jax.random.key(0))
-x, k = jax.random.normal(a, (16, 8, 7, 3)), jax.random.normal(b, (3, 3, 3, 4))
-loss = lambda k, x: (convolution(x, k, strides=(2, 2)) ** 3).mean()
-step = jax.value_and_grad(loss)
-one = jax.jit(step)(k, x)
-xs = jax.device_put(x, NamedSharding(mesh, P("data")))
-ks = jax.device_put(k, NamedSharding(mesh, P()))
+x, k = jax.random.normal(a, (20, 8, 7, 3)), jax.random.normal(b, (3, 3, 3, 4))
+loss = lambda k, x: (convolution(x, k, strides=(2, 2)) ** 2).sum()
+step = jax.value_and_grad(loss, (0, 1))
 
-def check(other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+def check(ours, reference):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(reference), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * abs(b).max())
 
-check(jax.jit(step)(ks, xs))
-y = jax.jit(convolution)(xs, ks)
-assert y.sharding.spec[0] == "data", y.sharding
+def rows(f, *args):
+    text = f.lower(*args).compile().as_text()
+    call = r"f32.(\\d+),[^ ]* custom-call.*synscale_convolution"
+    return sorted(int(n) for n in re.findall(call, text))
+
+# A batch that 8 divides, placed by the caller, and others that the program splits unevenly.
+f = jax.jit(step)
+for n in (16, 20, 3):
+    reference = f(k, x[:n])
+    if n == 16:
+        g, args = f, (jax.device_put(k, whole), jax.device_put(x[:n], split))
+    else:
+        constrain = lambda x: jax.lax.with_sharding_constraint(x, split)
+        g, args = jax.jit(lambda k, x: step(k, constrain(x))), jax.device_put((k, x[:n]), whole)
+    check(g(*args), reference)
+    # Each call gets one device's images; the kernel's gradient has 3 rows.
+    part = -(-n // 8)
+    assert rows(g, *args) == (sorted([part, part, 3]) if convolution_path() != "canonical" else [])
 
 @jax.jit
-@jax.shard_map(mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+@jax.shard_map(mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), (P(), P("data"))))
 def mapped(k, x):
-    value, gradient = step(k, x)
-    return jax.lax.pmean(value, "data"), gradient / 8  # the gradient of a replicated k is summed
+    value, (of_k, of_x) = step(k, x)  # the gradient of a replicated k is summed
+    return jax.lax.psum(value, "data"), (of_k, of_x)
 
-check(mapped(ks, xs))
+check(mapped(k, x[:16]), f(k, x[:16]))
 """
 
 
@@ -207,8 +247,13 @@ def run(code, **environment):
     )
 
 
-def test_eight_devices_equal_one():
-    done = run(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+@pytest.mark.parametrize("path", ["canonical", "onednn"], indirect=True)
+def test_eight_devices_equal_one(path):
+    done = run(
+        SHARDED.replace("PATH", path),
+        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+        SYNSCALE_ONEDNN=str(int(path == "onednn")),
+    )
     assert done.returncode == 0, done.stderr
 
 
