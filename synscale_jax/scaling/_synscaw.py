@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -215,7 +216,7 @@ def synscaw(
         entered = leaves_by_path({} if presynaptic is None else presynaptic)
         allowed = _flags(mask, params)
         gaps, changes = {}, {}
-        for index, layer in enumerate(table(params)):
+        for layer in table(params):
             kernel = inputs.kernel(layer)
             if kernel is None:
                 continue
@@ -225,7 +226,7 @@ def synscaw(
                 inputs.bias(layer, reading),
                 inputs.norm(layer, reading),
                 inputs.activity(layer, kernel) if reading.measured_on == "batch" else None,
-                None if step_key is None else jax.random.fold_in(step_key, index),
+                None if step_key is None else jax.random.fold_in(step_key, _stream(layer)),
             )
             gaps[layer.name] = jnp.mean(jnp.abs(gap))
             path = (*layer.path, layer.kernel)
@@ -262,6 +263,11 @@ def synscaw(
         return updates, SynScaWState(count, gaps)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _stream(layer: Layer) -> int:
+    """A layer's own stream of noise, whatever else is in the table."""
+    return zlib.crc32(layer.name.encode())
 
 
 def _apply(updates: Any, params: Any, changes: dict, rate: ArrayLike, limits: Limits) -> Any:

@@ -128,7 +128,9 @@ def test_quadrature_agrees_with_the_closed_form_of_the_identity():
 
 
 def test_a_dead_neuron_has_a_finite_target():
-    change = step(ss.synscaw(1.0, target="layer_noise"), dense(np.zeros((3, 2), np.float32)), [0, 1.0])
+    change = step(
+        ss.synscaw(1.0, target="layer_noise"), dense(np.zeros((3, 2), np.float32)), [0, 1.0]
+    )
     np.testing.assert_array_equal(change, 0)
 
 
@@ -165,7 +167,9 @@ def test_schedule_sees_the_step_count():
 
 def test_restored_norm():
     params = dense(jax.random.normal(jax.random.key(0), (50, 4)))
-    change = step(ss.synscaw(0.5, target=1.0, restore_norm=True), params, jnp.array([0, 0.5, 1.0, 3]))
+    change = step(
+        ss.synscaw(0.5, target=1.0, restore_norm=True), params, jnp.array([0, 0.5, 1.0, 3])
+    )
     before = jnp.linalg.norm(params["dense"]["kernel"], axis=0)
     after = jnp.linalg.norm(params["dense"]["kernel"] + change, axis=0)
     np.testing.assert_allclose(after, before, rtol=1e-5)
@@ -208,7 +212,10 @@ def test_norm_readings():
     layer = ss.Layer(("conv",), bias=None, norm=("bn",))
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 2))
     stats = {"bn": {"mean": jnp.array([0.5, -0.5]), "var": jnp.array([4.0, 1.0])}}
-    params = {"conv": {"kernel": kernel}, "bn": {"scale": jnp.array([1.0, 2.0]), "bias": jnp.array([0.0, 0.3])}}
+    params = {
+        "conv": {"kernel": kernel},
+        "bn": {"scale": jnp.array([1.0, 2.0]), "bias": jnp.array([0.0, 0.3])},
+    }
     sigma = jnp.sqrt(jnp.square(kernel).sum((0, 1, 2)) / 3)
     line = params["bn"]["scale"] / jnp.sqrt(stats["bn"]["var"] + 1e-5)
     targets = {
@@ -283,7 +290,9 @@ def test_zero_gap_changes_nothing_to_the_bit(problem, restore_norm, granularity)
 def test_masked_leaves_and_biases_stay_untouched(problem, reading):
     kernel, update, activity = problem
     params = {"a": dense(kernel)["dense"], "b": dense(kernel)["dense"]}
-    updates = {name: {"kernel": jnp.asarray(update), "bias": jnp.ones(len(activity))} for name in "ab"}
+    updates = {
+        name: {"kernel": jnp.asarray(update), "bias": jnp.ones(len(activity))} for name in "ab"
+    }
     transform = ss.synscaw(0.3, mask={"a": True, "b": False}, **reading)
     out, _ = transform.update(
         updates, transform.init(params), params, activity=dict.fromkeys("ab", jnp.asarray(activity))
