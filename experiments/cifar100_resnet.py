@@ -3,8 +3,8 @@
 Reproduces the CIFAR-100 × ResNet32 column of table I of Hofmann and Mäder, IEEE TNNLS 33(7), 2022:
 error 40.85 % (baseline), 38.07 % (SynScaW), 40.88 % (SynScaL), one run each.
 
-    python experiments/cifar100_resnet.py                  # laptop on a CPU, paper on an accelerator
-    python experiments/cifar100_resnet.py --preset smoke   # every step of the way in a minute
+    python experiments/cifar100_resnet.py                 # laptop on a CPU, paper on an accelerator
+    python experiments/cifar100_resnet.py --preset smoke  # every step of the way in a minute
     python experiments/cifar100_resnet.py --seeds 0 1 2 --depth 20 --epochs 30
 
 Give the same command again to go on after an interruption.
@@ -17,6 +17,7 @@ from typing import Literal
 
 from synscale_jax.models import cifar_resnet
 from synscale_jax.training.comparison import (
+    NOT_SAID,
     ComparisonConfig,
     Published,
     compare,
@@ -29,11 +30,11 @@ PUBLISHED = Published(
     {"baseline": 40.85, "synscaw": 38.07, "synscal": 40.88},
     {
         "network": "ResNet32",
-        "shortcut": "not said",
+        "shortcut": NOT_SAID,
         "data": "cifar100",
         "training images": 50_000,
         "test images": 10_000,
-        "checkpoint chosen on": "not said",
+        "checkpoint chosen on": NOT_SAID,
         "epochs": 200,
         "batch": 100,
         "optimizer": "adam",
@@ -42,7 +43,9 @@ PUBLISHED = Published(
         "augmentation": "none",
         "normalization": "none",
         "SynScaW γ": 0.01,
+        "SynScaW reading": NOT_SAID,
         "SynScaL γ": 1.0,
+        "SynScaL reading": "per_example",
     },
 )
 
@@ -52,11 +55,15 @@ class Config(ComparisonConfig):
     """Train a CIFAR ResNet on CIFAR-100 with each method and compare them."""
 
     preset: Literal["smoke", "laptop", "paper"] = "laptop"
-    """Defaults of everything else: smoke (about a minute), laptop (2 cores), paper (accelerator)."""
+    """Defaults of all the rest: smoke (about a minute), laptop (2 cores), paper (accelerator)."""
     depth: int = 32
     """Layers of the ResNet: 6 n + 2, from 8 to 110; the paper's is 32."""
     shortcut: Literal["projection", "zero_pad"] = "projection"
     """Where a block changes shape: a 1×1 convolution, or padding with zeros."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cifar_resnet(self.depth, 100)  # refuses a depth that there is not
 
 
 PRESETS = {
@@ -64,11 +71,12 @@ PRESETS = {
         preset="smoke",
         depth=8,
         train=TrainConfig(
-            epochs=2,
+            epochs=3,
+            batch=20,
             train_examples=1000,
             validation_examples=500,
             test_examples=500,
-            chunk_steps=10,
+            chunk_steps=25,
         ),
     ),
     "laptop": Config(

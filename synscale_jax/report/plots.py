@@ -21,12 +21,13 @@ def learning_curves(
 ) -> None:
     """Draw loss and accuracy of training and test against the epoch, one colour a method.
 
-    Lines are means over seeds, bands reach from the lowest seed to the highest. The training
-    curve is the running mean during the epoch, the test curve is taken after it; losses are
-    cross-entropy alone in the test panel, and with what the method adds in the training panel.
+    Lines are means over seeds, bands reach from the lowest seed to the highest. Losses are
+    cross-entropy alone, so that methods can be compared. The training curves are means over the
+    steps of an epoch, the test curves are taken after it. Runs that diverged are drawn as far as
+    they got, and the legend counts them.
 
     Args:
-      results: method name -> result JSONs, one a seed; diverged runs are drawn as far as they got.
+      results: method name -> result JSONs, one a seed.
       labels: method name -> what the legend calls it.
       title: of the figure.
       path: where the PNG goes, whole or not at all.
@@ -35,11 +36,13 @@ def learning_curves(
 
     figure = Figure(figsize=(9, 6.2), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
-    for row, (quantity, name) in enumerate((("loss", "loss"), ("accuracy", "accuracy (%)"))):
+    for row, (quantity, name) in enumerate(
+        (("loss", "cross-entropy"), ("accuracy", "accuracy (%)"))
+    ):
         for column, split in enumerate(("train", "test")):
             axes = panels[row][column]
             for method, runs in results.items():
-                _curve(axes, runs, f"{split}_{quantity}", method, labels[method])
+                _curve(axes, runs, f"{split}_{quantity}", method, _label(labels[method], runs))
             axes.set_ylabel(f"{'training' if split == 'train' else 'test'} {name}")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
@@ -49,16 +52,23 @@ def learning_curves(
     panels[0][0].legend(frameon=False)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial.png")
-    figure.savefig(scratch, dpi=150)
-    os.replace(scratch, path)
+    scratch = path.with_suffix(".png.partial")
+    try:
+        figure.savefig(scratch, dpi=150, format="png")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
-def _curve(
-    axes: Any, runs: Sequence[Mapping[str, Any]], key: str, method: str, label: str
-) -> None:
+def _label(label: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    lost = sum(run["status"] == "diverged" for run in runs)
+    return f"{label} ({lost} of {len(runs)} diverged)" if lost else label
+
+
+def _curve(axes: Any, runs: Sequence[Mapping[str, Any]], key: str, method: str, label: str) -> None:
     histories = [[row[key] for row in run["history"]] for run in runs if run["history"]]
-    if not histories:
+    if not histories:  # its line in the legend says why
+        axes.plot([], [], color=COLORS.get(method), label=label)
         return
     length = max(map(len, histories))
     values = np.full((len(histories), length), np.nan)

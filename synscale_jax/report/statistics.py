@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     deviation: float | None
     low: float | None
     high: float | None
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def estimate(values: Sequence[float]) -> Estimate:

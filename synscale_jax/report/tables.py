@@ -9,17 +9,6 @@ from typing import Any, NamedTuple
 
 from synscale_jax.report.statistics import Estimate, estimate
 
-COLUMNS = (
-    "method",
-    "seeds",
-    "test error % (final epoch)",
-    "best epoch's test error %",
-    "Δ to baseline (95 %)",
-    "paper's error %",
-    "paper's Δ",
-    "minutes a run",
-)
-
 
 class MethodRow(NamedTuple):
     """One method of a comparison, over its seeds; errors and differences in percentage points."""
@@ -87,24 +76,34 @@ def _best_error(run: Mapping[str, Any]) -> float:
     return error(best["accuracy"]["test_accuracy"])
 
 
-def cells(row: MethodRow) -> list[str]:
-    """The row's cells as text."""
-    seeds = row.final.count if row.final else 0
-    return [
-        row.label,
-        f"{seeds}" + (f" ({row.note})" if row.note else ""),
-        _spread(row.final),
-        _spread(row.best),
-        _interval(row.difference),
-        "" if row.paper is None else f"{row.paper:.2f}",
-        "" if row.paper_difference is None else f"{row.paper_difference:+.2f}",
-        "" if row.minutes is None else f"{row.minutes:.1f}",
-    ]
+def columns(rows: Sequence[MethodRow], chosen_on: str) -> dict[str, list[str]]:
+    """The table as text, by column; columns that no row fills are left out.
+
+    Args:
+      rows: from :func:`method_rows`.
+      chosen_on: the split that the best epoch was chosen on, ``"validation"`` or ``"test"``.
+
+    Returns:
+      Heading -> one cell a row.
+    """
+    table = {
+        "method": [row.label for row in rows],
+        "seeds": [_seeds(row) for row in rows],
+        "test error %, last epoch": [_spread(row.final) for row in rows],
+        f"test error %, best_on_{chosen_on}": [_spread(row.best) for row in rows],
+        "Δ to baseline, last epoch": [_interval(row) for row in rows],
+        "published error %": ["" if r.paper is None else f"{r.paper:.2f}" for r in rows],
+        "published Δ": [
+            "" if r.paper_difference is None else f"{r.paper_difference:+.2f}" for r in rows
+        ],
+        "minutes a run": ["" if r.minutes is None else f"{r.minutes:.1f}" for r in rows],
+    }
+    return {heading: column for heading, column in table.items() if any(column)}
 
 
-def markdown(rows: Sequence[MethodRow], columns: Sequence[str] = COLUMNS) -> str:
+def markdown(columns: Mapping[str, Sequence[str]]) -> str:
     """The table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *(cells(row) for row in rows)]
+    lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
@@ -126,15 +125,19 @@ def as_csv(rows: Sequence[MethodRow]) -> str:
     return buffer.getvalue()
 
 
-def plain(rows: Sequence[MethodRow], columns: Sequence[str] = COLUMNS) -> str:
+def plain(columns: Mapping[str, Sequence[str]]) -> str:
     """The table for a terminal, columns aligned."""
-    lines = [list(columns), *(cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    lines = [list(columns), *zip(*columns.values(), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         + "\n"
         for line in lines
     )
+
+
+def _seeds(row: MethodRow) -> str:
+    return f"{row.final.count if row.final else 0}" + (f" ({row.note})" if row.note else "")
 
 
 def _spread(value: Estimate | None) -> str:
@@ -144,8 +147,11 @@ def _spread(value: Estimate | None) -> str:
     return f"{value.mean:.2f}{spread}"
 
 
-def _interval(value: Estimate | None) -> str:
+def _interval(row: MethodRow) -> str:
+    value = row.difference
     if value is None:
         return ""
     ends = "" if value.low is None else f" ({value.low:+.2f} to {value.high:+.2f})"
-    return f"{value.mean:+.2f}{ends}"
+    # The other seeds have no partner: one of the two runs diverged or was not made.
+    pairs = "" if row.final and row.final.count == value.count else f", {value.count} seeds"
+    return f"{value.mean:+.2f}{ends}{pairs}"

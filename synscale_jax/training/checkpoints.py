@@ -24,7 +24,7 @@ class Checkpointer:
     """Keeps three checkpoints of a run: the latest, the most accurate, the one of least loss.
 
     A checkpoint is written under a temporary name and renamed. One that cannot be read back (a
-    truncated file) is skipped with a warning, for the one before.
+    truncated file) is put aside with a warning, for the one before; nothing is deleted for that.
 
     Args:
       folder: where the checkpoints are, made if need be.
@@ -32,20 +32,32 @@ class Checkpointer:
 
     def __init__(self, folder: pathlib.Path) -> None:
         best = [
-            policies.BestN(get_metric_fn=lambda metrics: metrics["accuracy"], n=1),
-            policies.BestN(get_metric_fn=lambda metrics: -metrics["loss"], n=1),
+            policies.BestN(get_metric_fn=measure, n=1, keep_checkpoints_without_metrics=False)
+            for measure in (lambda metrics: metrics["accuracy"], lambda metrics: -metrics["loss"])
         ]
-        for policy in best:
-            policy.keep_checkpoints_without_metrics = False
+        self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
-            folder.absolute(),
+            self._folder,
             options=ocp.CheckpointManagerOptions(
                 # max_to_keep with best_fn would delete the newest when it is not among the best.
                 preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), *best]),
                 best_fn=lambda metrics: metrics["accuracy"],  # else old metrics are not read back
                 enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,  # of processes that were killed while they saved
             ),
         )
+
+    def __enter__(self) -> Checkpointer:
+        """Itself, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finish writing; a failure of that does not hide what ended the block."""
+        try:
+            self.close()
+        except Exception:
+            if kind is None:
+                raise
 
     def save(
         self, step: int, state: Any, extra: dict[str, Any], metrics: dict[str, float] | None
@@ -69,25 +81,37 @@ class Checkpointer:
         Args:
           abstract_state: the state's shapes, dtypes and shardings.
         """
-        for step in sorted(self.steps(), reverse=True):
+        steps = self.steps()
+        while steps:
+            step = steps.pop()
             try:
                 return self.restore(step, abstract_state)
             except Exception as error:  # orbax raises whatever the damaged file led to
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 logger.warning(
-                    "checkpoint %s of %s cannot be read (%s): going on from the one before it.",
+                    "checkpoint %s of %s cannot be read (%s) and is put aside: going on from %s.",
                     step,
-                    self._manager.directory,
-                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                    self._folder,
+                    reason,
+                    f"the one before it, {steps[-1]}" if steps else "the beginning",
                 )
-                self._manager.delete(step)
+                self._put_aside(step)
         return None
+
+    def _put_aside(self, step: int) -> None:
+        """Move a checkpoint out of orbax's sight, which would take it for the latest."""
+        aside = self._folder.with_name(f"{self._folder.name}.damaged")
+        aside.mkdir(exist_ok=True)
+        number = len(list(aside.iterdir()))
+        (self._folder / str(step)).rename(aside / f"{step}-{number}")
+        self._manager.reload()
 
     def restore(self, step: int, abstract_state: Any) -> Restored:
         """One checkpoint by its step."""
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), extra=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=args)
+        restored: Any = self._manager.restore(step, args=args)
         # A restored buffer may belong to the reader: training gets copies of its own.
         return Restored(jax.tree.map(lambda leaf: leaf.copy(), restored.state), restored.extra)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -18,6 +20,7 @@ from synscale_jax.training import methods
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.loop import train
 from synscale_jax.training.program import Program, split_data
+from synscale_jax.training.provenance import write_text
 from synscale_jax.training.runs import RunError
 
 MethodName = Literal["baseline", "synscaw", "synscal"]
@@ -73,7 +76,9 @@ class SynScaLSettings:
 class ComparisonConfig:
     """Settings of a comparison; each can be overridden on the command line."""
 
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=TrainConfig
+    )
     """How each network is trained."""
     synscaw: SynScaWSettings = SynScaWSettings()
     """SynScaW."""
@@ -123,6 +128,9 @@ class Published:
     protocol: Mapping[str, Any]
 
 
+NOT_SAID = "not said"  # a published protocol's silence: what we do is a choice, no deviation
+
+
 def compare(
     config: ComparisonConfig,
     data_name: str,
@@ -144,27 +152,60 @@ def compare(
 
     Returns:
       Method name -> result JSONs, one a seed.
+
+    Raises:
+      RunError: in one sentence, for what is impossible, before anything is compiled; for a folder
+        that cannot be written, then or later.
     """
+    folder = config.output or pathlib.Path("runs") / experiment
+    _refuse_unwritable(folder)
     data = load_or_fall_back(data_name, config.fallback)
     if data.name != data_name:
         experiment = experiment.replace(data_name, data.name)
-        config = _for_digits(config)
-        published = dataclasses.replace(published, errors={})
-    split_data(data, config.train)  # refuses impossible splits before anything is compiled
-    folder = config.output or pathlib.Path("runs") / experiment
-    if data.name not in str(folder) and data.name != data_name:
-        folder = folder / data.name
-    model = make_model(data.num_classes)
+        folder = config.output / data.name if config.output else folder.with_name(experiment)
+        published = Published(f"nothing is published for {data.name}", {}, {})
+        config = _for_digits(config, data)
+    with _refusals():
+        split_data(data, config.train)
+        model = make_model(data.num_classes)
     results: dict[str, list[dict[str, Any]]] = {}
     labels = {method.name: method.label for method in config.chosen_methods()}
     for method in config.chosen_methods():
-        program = Program(model, method, config.train, data)
+        with _refusals():
+            program = Program(model, method, config.train, data)
         results[method.name] = [
             train(program, seed, folder / method.name / f"seed{seed}", restart=config.restart)
             for seed in config.seeds
         ]
-    _report(results, labels, folder, experiment, data, published, _settings(config, data, ours))
+    try:
+        _report(results, labels, folder, experiment, data, published, _settings(config, data, ours))
+    except OSError as error:
+        raise RunError(
+            f"cannot write the table and figure to {folder} ({error.strerror}): mend that and give "
+            "the same command again, the runs are kept."
+        ) from error
     return results
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What settings lead to before training is the user's to mend; later it would be a bug."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _refuse_unwritable(folder: pathlib.Path) -> None:
+    """Refuse a folder that could not be made, without making it."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "may not be written" if there.is_dir() else "is no folder"
+        raise RunError(
+            f"cannot write to {folder} ({there} {reason}): choose another folder with --output."
+        )
 
 
 def load_or_fall_back(name: str, fallback: bool) -> ImageSet:
@@ -183,18 +224,25 @@ def load_or_fall_back(name: str, fallback: bool) -> ImageSet:
         return load_images("digits")
 
 
-def _for_digits(config: ComparisonConfig) -> ComparisonConfig:
-    """The settings with splits that the 1437 training digits can bear."""
-    validation = min(config.train.validation_examples, 200)
+def _for_digits(config: ComparisonConfig, data: ImageSet) -> ComparisonConfig:
+    """The settings, without those subsets and splits that are too large for the digits."""
+    settings = config.train
+    validation = min(settings.validation_examples, 200)
+    train, test = len(data.train.labels) - validation, len(data.test.labels)
+
+    def fitting(wanted: int | None, there: int) -> int | None:
+        return wanted if wanted is not None and wanted <= there else None
+
     smaller = dataclasses.replace(
-        config.train, train_examples=None, test_examples=None, validation_examples=validation
+        settings,
+        validation_examples=validation,
+        train_examples=fitting(settings.train_examples, train),
+        test_examples=fitting(settings.test_examples, test),
     )
     return dataclasses.replace(config, train=smaller)
 
 
-def _settings(
-    config: ComparisonConfig, data: ImageSet, ours: Mapping[str, Any]
-) -> dict[str, Any]:
+def _settings(config: ComparisonConfig, data: ImageSet, ours: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings under the names that protocols use."""
     splits, settings = split_data(data, config.train), config.train
     return {
@@ -210,9 +258,23 @@ def _settings(
         "augmentation": "crops and flips" if settings.augment else "none",
         "normalization": settings.normalization or "none",
         "SynScaW γ": config.synscaw.scaling_rate,
+        "SynScaW reading": _reading(config.synscaw),
         "SynScaL γ": config.synscal.scaling_rate,
+        "SynScaL reading": config.synscal.reading,
         **ours,
     }
+
+
+def _reading(settings: SynScaWSettings) -> str:
+    """The target, and what else is not as in the paper's text."""
+    plain = SynScaWSettings()
+    others = [
+        f"{field.name} {getattr(settings, field.name)}"
+        for field in dataclasses.fields(settings)
+        if field.name not in ("scaling_rate", "target")
+        and getattr(settings, field.name) != getattr(plain, field.name)
+    ]
+    return ", ".join([f"target {settings.target}", *others])
 
 
 def _report(
@@ -226,35 +288,74 @@ def _report(
 ) -> None:
     """Write table and figure below ``folder`` and print the table."""
     rows = tables.method_rows(results, labels, published.errors)
+    run = next(runs[0] for runs in results.values())
+    table = tables.columns(rows, _chosen_on(run))
     protocol = [
-        f"| {name} | {theirs} | {settings.get(name, 'not said')} | "
-        + ("" if str(settings.get(name)) == str(theirs) else "deviates")
-        + " |"
+        (name, str(theirs), str(settings.get(name, NOT_SAID)))
         for name, theirs in published.protocol.items()
     ]
-    run = next(runs[0] for runs in results.values())
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     text = (
-        f"# {experiment}\n\n{tables.markdown(rows)}\n"
-        f"Test error in percent, mean ± standard deviation over seeds; Δ with its 95 % interval "
-        f"(Student's t, runs paired by seed). Beside it: {published.source}. Data: {data.name} "
-        f"({data.data_hash[:12]}). {versions}; {run['device']}, {run['cpu']}; convolutions "
-        f"{run['convolution']}; commit {run['commit']}. `{run['command']}`\n\n"
-        "| setting | published | here | |\n| --- | --- | --- | --- |\n" + "\n".join(protocol) + "\n"
+        f"# {experiment}\n\n{tables.markdown(table)}\n"
+        f"{_reading_aid(results)} Published: {published.source}. Data: {data.name} "
+        f"({data.data_hash[:12]}). {_origin(run)}\n\n"
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{experiment}.md").write_text(text)
-    (folder / f"{experiment}.csv").write_text(tables.as_csv(rows))
+    if protocol:
+        text += "| setting | published | here | |\n| --- | --- | --- | --- |\n" + "".join(
+            f"| {name} | {theirs} | {ours} | {_verdict(theirs, ours)} |\n"
+            for name, theirs, ours in protocol
+        )
+    else:
+        text += "| setting | here |\n| --- | --- |\n" + "".join(
+            f"| {name} | {ours} |\n" for name, ours in settings.items()
+        )
+    write_text(folder / f"{experiment}.md", text)
+    write_text(folder / f"{experiment}.csv", tables.as_csv(rows))
     figure = folder / f"{experiment}.png"
-    learning_curves(results, labels, f"{experiment} ({data.name})", figure)
-    deviations = [line for line in protocol if "deviates" in line]
-    print(f"\n{experiment}\n{tables.plain(rows)}\nbeside it: {published.source}")
-    print(f"{len(deviations)} settings deviate from the published protocol:")
-    print(*(line.replace("| deviates |", "").strip("| ") for line in deviations), sep="\n")
-    print(f"\ntable and figure: {figure.with_suffix('.md')}, .csv, .png")
+    title = experiment if data.name in experiment else f"{experiment} ({data.name})"
+    learning_curves(results, labels, title, figure)
+
+    print(f"\n{experiment}\n{tables.plain(table)}\n{_reading_aid(results)}")
+    print(f"Published: {published.source}.")
+    deviations = [row for row in protocol if _verdict(*row[1:]) == "deviates"]
+    if protocol:
+        print(f"{len(deviations)} settings deviate from the published protocol:")
+    for name, theirs, ours in deviations:
+        print(f"  {name}: {ours} (published: {theirs})")
+    print(f"Table and figure: {figure.with_suffix('.md')}, .csv and .png")
 
 
-def run_experiment(main: Callable[[Any], Any], config_type: type, presets: Mapping[str, Any]) -> None:
+def _verdict(published: str, ours: str) -> str:
+    if published == NOT_SAID:
+        return "our choice"
+    return "" if published == ours else "deviates"
+
+
+def _chosen_on(run: Mapping[str, Any]) -> str:
+    return "validation" if run["config"]["validation_examples"] else "test"
+
+
+def _reading_aid(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What the table's numbers are; says outright what one seed cannot tell."""
+    if max(map(len, results.values())) == 1:
+        return "Test error in percent. One seed a method: the differences may be chance."
+    return (
+        "Test error in percent, mean ± standard deviation over seeds; Δ with its 95 % interval "
+        "(Student's t, runs paired by seed)."
+    )
+
+
+def _origin(run: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    commit = f"; commit {run['commit']}" if run["commit"] else ""
+    return (
+        f"{versions}; {run['device']}, {run['cpu']}; convolutions {run['convolution']}{commit}. "
+        f"`{run['command']}`"
+    )
+
+
+def run_experiment(
+    main: Callable[[Any], Any], config_type: type, presets: Mapping[str, Any]
+) -> None:
     """Parse the command line over a preset, run, and turn refusals into one sentence.
 
     ``--preset NAME`` gives the defaults that every other option overrides.
@@ -265,9 +366,16 @@ def run_experiment(main: Callable[[Any], Any], config_type: type, presets: Mappi
       presets: name -> config.
     """
     try:
-        main(resolve(config_type, presets, sys.argv[1:]))
-    except (ValueError, RunError) as error:
+        config = resolve(config_type, presets, sys.argv[1:])
+    except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    try:
+        main(config)
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:  # while nothing was training, or the second one
+        print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def resolve(config_type: type, presets: Mapping[str, Any], arguments: list[str]) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
 ADAM_RESTART_FIRST, ADAM_RESTART_EVERY = 4, 5  # epochs, as the PyTorch port does it
+
+OptimizerName = Literal["adam", "adam_restarted", "sgd"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +26,9 @@ class TrainConfig:
     """Passes over the training examples."""
     batch: int = 100
     """Examples a step; what is left at the end of an epoch is dropped."""
-    optimizer: Literal["adam", "adam_restarted", "sgd"] = "adam"
-    """adam_restarted: moments forgotten with each decay of the rate, as in the PyTorch port."""
+    optimizer: OptimizerName = "adam"
+    """adam_restarted: a fresh Adam with each decay of the rate, after epochs 4, 9, 14, … as in the
+    PyTorch port; sgd: momentum 0.9, weight decay 1e-4."""
     learning_rate: float = 5e-4
     """At the start."""
     decay: float = 0.94
@@ -61,10 +64,25 @@ class TrainConfig:
             raise ValueError(
                 f"validation_examples={self.validation_examples} is not possible: use 0 or more."
             )
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate} trains nothing: use e.g. 5e-4.")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay={self.decay} is no decay: use a factor in (0, 1].")
+        if self.optimizer not in get_args(OptimizerName):
+            raise ValueError(
+                f"optimizer={self.optimizer!r} is unknown: use one of "
+                f"{', '.join(get_args(OptimizerName))}."
+            )
+        if self.optimizer == "adam_restarted" and self.decay_epochs != ADAM_RESTART_EVERY:
+            raise ValueError(
+                f"decay_epochs={self.decay_epochs} does not go with adam_restarted, which restarts "
+                f"every {ADAM_RESTART_EVERY} epochs: leave it at {ADAM_RESTART_EVERY}, or use adam."
+            )
+        if self.normalization is not None and not self.normalization[1] > 0:
+            raise ValueError(
+                f"normalization={self.normalization} divides by {self.normalization[1]}: "
+                "give the mean and a deviation above 0, or None."
+            )
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -80,14 +98,14 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientT
 
 
 def _adam_restarted(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Adam as the PyTorch port makes it: a new one, with less rate, after epochs 4, 9, 14, …"""
+    """Adam as the PyTorch port makes it: a new one with less rate after epochs 4, 9, 14 and on."""
     first, every = ADAM_RESTART_FIRST * steps_per_epoch, ADAM_RESTART_EVERY * steps_per_epoch
     adam = optax.scale_by_adam()
 
     def init_fn(params: optax.Params) -> tuple:
         return jnp.zeros([], jnp.int32), adam.init(params)
 
-    def update_fn(updates: optax.Updates, state: tuple, params: optax.Params | None = None):
+    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         count, inner = state
         restart = (count >= first) & ((count - first) % every == 0)
         inner = jax.tree.map(lambda leaf: jnp.where(restart, jnp.zeros_like(leaf), leaf), inner)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh ``("data",)`` over these devices, or over all local ones."""
     devices = devices or jax.local_devices()
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import hashlib
+import json
 import pathlib
 import sys
 import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm import tqdm
@@ -18,7 +21,8 @@ from tqdm import tqdm
 from synscale_jax.kernels import convolution_path
 from synscale_jax.scaling._layers import leaves_by_path
 from synscale_jax.training.checkpoints import Checkpointer
-from synscale_jax.training.program import Program, StepMetrics, TrainState
+from synscale_jax.training.devices import replicated
+from synscale_jax.training.program import Program, TrainState
 from synscale_jax.training.provenance import provenance, write_json
 from synscale_jax.training.runs import Interrupted, RunError, Signals, run_folder, write_lines
 
@@ -32,6 +36,7 @@ class Progress:
     """What the host knows of a run; with the state, all that a checkpoint holds."""
 
     epoch_loss: float = 0.0  # sums over the steps of the epoch under way
+    epoch_entropy: float = 0.0
     epoch_correct: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -63,49 +68,63 @@ def train(
       The content of ``result.json``; ``status`` is ``"finished"`` or ``"diverged"``.
 
     Raises:
-      RunError: if the folder cannot be used; see :func:`run_folder`.
+      RunError: if the folder cannot be used, see :func:`run_folder`, or the disk is full.
       Interrupted: after saving, when a signal asked to stop.
     """
     identity = _identity(program, seed)
-    with run_folder(pathlib.Path(folder), identity, restart=restart) as folder, Signals() as signals:
+    with (
+        run_folder(pathlib.Path(folder), identity, restart=restart) as folder,
+        Signals() as signals,
+    ):
         result_path = folder / "result.json"
         if result_path.exists():
             return _read(result_path)
-        run = _Run(program, jax.random.key(seed), folder)
         try:
-            run.resume()
-            with tqdm(
-                total=program.total_steps * program.config.batch,
-                initial=int(run.state.step) * program.config.batch,
-                unit=" images",
-                unit_scale=True,
-                desc=f"{program.method.label}, seed {seed}",
-                disable=not show_progress,
-                file=sys.stderr,
-                dynamic_ncols=True,
-            ) as bar:
-                outcome = run.to_the_end(bar, signals)
-            run.checkpointer.wait()
-        except OSError as error:
-            raise _no_room(folder, error) from error
-        except ValueError as error:
-            # tensorstore reports a full disk as a ValueError of its own.
-            if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
-                raise _no_room(folder, error) from error
+            outcome = _train(program, seed, folder, show_progress, signals)
+            result = {**identity, **outcome, "convolution": convolution_path(), **provenance()}
+            write_json(result_path, result)
+        except Exception as error:
+            if _is_about_writing(error):
+                raise _cannot_write(folder, error) from error
             raise
-        finally:
-            run.checkpointer.close()
-        result = {**identity, **outcome, "convolution": convolution_path(), **provenance()}
-        write_json(result_path, result)
-        return result
+        if signals.received is not None:
+            print(f"\nfinished {folder}; the same command goes on from there.", file=sys.stderr)
+            raise Interrupted(128 + signals.received)
+        return _read(result_path)
+
+
+def _train(
+    program: Program, seed: int, folder: pathlib.Path, show_progress: bool, signals: Signals
+) -> dict[str, Any]:
+    """The run itself; returns when its last checkpoint is written."""
+    key = jax.device_put(jax.random.key(seed), replicated(program.mesh))
+    with Checkpointer(folder / "checkpoints") as checkpointer:
+        run = _Run(program, key, folder, checkpointer)
+        run.resume()
+        with tqdm(
+            total=program.total_steps * program.config.batch,
+            initial=int(run.state.step) * program.config.batch,
+            unit=" images",
+            unit_scale=True,
+            desc=f"{program.method.label} on {program.data_name}, seed {seed}",
+            disable=not show_progress,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # spares log files
+        ) as bar:
+            outcome = run.to_the_end(bar, signals)
+        checkpointer.wait()
+    return outcome
 
 
 class _Run:
     """One run under way."""
 
-    def __init__(self, program: Program, key: jax.Array, folder: pathlib.Path) -> None:
+    def __init__(
+        self, program: Program, key: jax.Array, folder: pathlib.Path, checkpointer: Checkpointer
+    ) -> None:
         self.program, self.key, self.folder = program, key, folder
-        self.checkpointer = Checkpointer(folder / "checkpoints")
+        self.checkpointer = checkpointer
         self.progress = Progress()
         self.state: TrainState
 
@@ -143,30 +162,54 @@ class _Run:
         start = time.perf_counter()
         before = self.state
         self.state, metrics = self.program.chunk(before, self.key, steps)
-        metrics = StepMetrics(np.asarray(metrics.loss)[:steps], np.asarray(metrics.correct)[:steps])
+        pending: Any = metrics.finite
+        while not pending.is_ready():
+            time.sleep(0.002)  # Python answers signals here, and not while it waits for XLA
+        metrics = jax.device_get(metrics)
         self.progress.seconds += time.perf_counter() - start
-        if not np.isfinite(metrics.loss).all():
-            bad = int(np.argmin(np.isfinite(metrics.loss)))
-            raise NotFiniteError(self._diagnosis(before, bad))
-        self.progress.epoch_loss += float(metrics.loss.sum(dtype=np.float64))
-        self.progress.epoch_correct += int(metrics.correct.sum())
+        if not (metrics.finite and np.isfinite(metrics.loss[:steps]).all()):
+            raise NotFiniteError(self._diagnosis(before, metrics.loss[:steps]))
+        self.progress.epoch_loss += float(metrics.loss[:steps].sum(dtype=np.float64))
+        self.progress.epoch_entropy += float(metrics.entropy[:steps].sum(dtype=np.float64))
+        self.progress.epoch_correct += int(metrics.correct[:steps].sum())
 
-    def _diagnosis(self, before: TrainState, steps: int) -> str:
-        """Run the chunk again up to the bad step and say where the first bad number is."""
-        state, _ = self.program.chunk(before, self.key, steps)
-        where = _first_bad_layer(self.program, state) or "no layer's weights: the loss itself"
-        activity = leaves_by_path(self.program.activity(state, self.key))
-        if where.startswith("no layer"):
-            for layer in self.program.layers:
-                if not np.isfinite(np.asarray(activity[layer.path])).all():
-                    where = f"the activity of layer {layer.name!r}"
-                    break
-        step = int(state.step)
-        epoch = step // self.program.steps_per_epoch + 1
+    def _diagnosis(self, before: TrainState, losses: np.ndarray) -> str:
+        """Run parts of the chunk again to find the step and the layer where it went wrong."""
+
+        def after(steps: int) -> tuple[TrainState, bool]:
+            state, metrics = self.program.chunk(before, self.key, steps)
+            return state, bool(metrics.finite)
+
+        finite = np.isfinite(losses)
+        good, bad = 0, len(losses) if finite.all() else int(np.argmin(finite))
+        self.state, sound = after(bad)
+        while not sound and good < bad:  # weights that are not finite stay so
+            middle = (good + bad) // 2
+            if after(middle)[1]:
+                good = middle + 1
+            else:
+                bad = middle
+        if not sound:
+            self.state, _ = after(bad)
+        step, per_epoch = int(self.state.step), self.program.steps_per_epoch
+        if not sound:
+            return (
+                f"{self.program.method.label} diverged: step {step} (epoch "
+                f"{(step - 1) // per_epoch + 1}) left numbers that are not finite in "
+                f"{_first_bad(self.program, self.state)}."
+            )
         return (
-            f"{self.program.method.label} diverged: the loss of step {step + 1} (epoch {epoch}) is "
-            f"not finite, and the first bad numbers are in {where}."
+            f"{self.program.method.label} diverged: the loss of step {step + 1} (epoch "
+            f"{step // per_epoch + 1}) is not finite though all weights are; the first bad numbers "
+            f"are in {self._first_bad_activity() or 'the loss itself'}."
         )
+
+    def _first_bad_activity(self) -> str | None:
+        activity = leaves_by_path(self.program.activity(self.state, self.key))
+        for layer in self.program.layers:
+            if not np.isfinite(np.asarray(activity[layer.path])).all():
+                return f"the activity of layer {layer.name!r}"
+        return None
 
     def _end_epoch(self, step: int) -> None:
         """Evaluate, note the epoch and save."""
@@ -174,12 +217,13 @@ class _Run:
         start = time.perf_counter()
         test = program.evaluate(self.state, program.splits.test)
         chosen_by = test
+        steps = program.steps_per_epoch
         row: dict[str, Any] = {
-            "epoch": step // program.steps_per_epoch,
+            "epoch": step // steps,
             "step": step,
-            "train_loss": progress.epoch_loss / program.steps_per_epoch,
-            "train_accuracy": progress.epoch_correct
-            / (program.steps_per_epoch * program.config.batch),
+            "train_loss": progress.epoch_entropy / steps,
+            "train_objective": progress.epoch_loss / steps,
+            "train_accuracy": progress.epoch_correct / (steps * program.config.batch),
         }
         if program.splits.validation is not None:
             chosen_by = program.evaluate(self.state, program.splits.validation)
@@ -190,17 +234,20 @@ class _Run:
         row |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
         gaps = optax.tree.get(self.state.opt_state, "mean_gap", None)
         if gaps is not None:
-            row["mean_gap"] = {name: float(gap) for name, gap in gaps.items()}
+            # None for what JSON has no number for.
+            row["mean_gap"] = {
+                name: float(gap) if np.isfinite(gap) else None for name, gap in gaps.items()
+            }
         if not np.isfinite([test.loss, chosen_by.loss]).all():
-            where = _first_bad_layer(program, self.state) or "the evaluation's loss"
             raise NotFiniteError(
                 f"{program.method.label} diverged: after step {step} (epoch {row['epoch']}) the "
-                f"first bad numbers are in {where}."
+                "loss of the evaluation is not finite; the first bad numbers are in "
+                f"{_first_bad(program, self.state)}."
             )
         progress.seconds += time.perf_counter() - start
         row["seconds"] = round(progress.seconds, 3)
         progress.history.append(row)
-        progress.epoch_loss, progress.epoch_correct = 0.0, 0
+        progress.epoch_loss, progress.epoch_entropy, progress.epoch_correct = 0.0, 0.0, 0
         write_lines(self.folder / "metrics.jsonl", progress.history)
         self._save(step, {"accuracy": chosen_by.accuracy, "loss": chosen_by.loss})
 
@@ -219,13 +266,17 @@ class _Run:
         raise Interrupted(128 + signal_number)
 
     def _tell(self, bar: tqdm, steps: int, done: int) -> None:
-        bar.set_postfix(
-            epoch=f"{len(self.progress.history) + 1}/{self.program.config.epochs}",
-            loss=f"{self.progress.epoch_loss / done:.4f}",
-            accuracy=f"{self.progress.epoch_correct / (done * self.program.config.batch):.4f}",
-            refresh=False,
-        )
-        bar.update(steps * self.program.config.batch)
+        """Show the epoch so far: the loss that is minimised, and answers to training examples."""
+        history, config = self.progress.history, self.program.config
+        shown = {
+            "epoch": f"{len(history) + 1}/{config.epochs}",
+            "loss": f"{self.progress.epoch_loss / done:.4f}",
+            "accuracy": f"{100 * self.progress.epoch_correct / (done * config.batch):.1f}%",
+        }
+        if history:
+            shown["test"] = f"{100 * history[-1]['test_accuracy']:.1f}%"
+        bar.set_postfix(shown, refresh=False)
+        bar.update(steps * config.batch)
 
     def _outcome(self, status: str, message: str | None = None) -> dict[str, Any]:
         """The run's part of ``result.json``."""
@@ -245,7 +296,7 @@ class _Run:
             outcome[f"best_on_{split}"] = {"accuracy": accuracy, "loss": loss}
         if status == "finished":
             correct = self.program.evaluate(self.state, self.program.splits.test).correct
-            outcome["test_correct"] = base64.b64encode(np.packbits(correct)).decode()
+            outcome["test_correct"] = base64.b64encode(np.packbits(correct).tobytes()).decode()
             outcome["state_hash"] = state_hash(self.state)
         return {**outcome, "history": history}
 
@@ -258,24 +309,32 @@ def state_hash(state: TrainState) -> str:
     return digest.hexdigest()
 
 
-def _first_bad_layer(program: Program, state: TrainState) -> str | None:
-    leaves = leaves_by_path(state.params)
+def _first_bad(program: Program, state: TrainState) -> str:
+    """Where the first numbers that are not finite are, layers in the order they are called."""
+    finite = {
+        path: bool(jnp.isfinite(leaf).all()) for path, leaf in leaves_by_path(state.params).items()
+    }
     for layer in program.layers:
-        for path, leaf in leaves.items():
-            if path[: len(layer.path)] == layer.path and not np.isfinite(np.asarray(leaf)).all():
-                return f"the weights of layer {layer.name!r}"
-    return None
+        if not all(good for path, good in finite.items() if path[: len(layer.path)] == layer.path):
+            return f"the weights of layer {layer.name!r}"
+    for path, good in finite.items():
+        if not good:
+            return f"the parameter {'/'.join(path)!r}"
+    for path, leaf in leaves_by_path(state.batch_stats).items():
+        if not jnp.isfinite(leaf).all():
+            return f"the running statistics {'/'.join(path)!r}"
+    return "the loss itself"
 
 
 def _identity(program: Program, seed: int) -> dict[str, Any]:
     """What makes a run this run and no other."""
-    model = program.model
-    settings = {
-        field.name: getattr(model, field.name)
-        for field in dataclasses.fields(model)
-        if isinstance(getattr(model, field.name), str | int | float | bool | tuple | list)
-        and field.name not in ("name", "parent")
-    }
+    model, settings = program.model, {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in ("dtype", "param_dtype"):
+            settings[field.name] = jnp.dtype(value).name
+        elif isinstance(value, str | int | float | bool | tuple | list) and field.name != "name":
+            settings[field.name] = value
     return {
         "model": {"kind": type(model).__name__, **settings},
         "method": {"name": program.method.name, **program.method.settings},
@@ -286,14 +345,20 @@ def _identity(program: Program, seed: int) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    import json
-
     return json.loads(path.read_text())
 
 
-def _no_room(folder: pathlib.Path, error: Exception) -> RunError:
-    reason = str(error).splitlines()[0]
+def _is_about_writing(error: Exception) -> bool:
+    # tensorstore reports a full disk as a ValueError of its own.
+    signs = ("No space left", "Disk quota exceeded", "RESOURCE_EXHAUSTED: Failed to write")
+    return isinstance(error, OSError) or any(sign in str(error) for sign in signs)
+
+
+def _cannot_write(folder: pathlib.Path, error: Exception) -> RunError:
+    reason, remedy = str(error).splitlines()[0], "mend that"
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error):
+        reason, remedy = "the disk is full", "make room"
     return RunError(
-        f"cannot write to {folder} ({reason}): make room and give the same command again, it goes "
+        f"cannot write to {folder} ({reason}): {remedy} and give the same command again, it goes "
         "on from the last whole checkpoint."
     )

@@ -66,7 +66,7 @@ def synscaw(scaling_rate: float = 0.01, *, every_k: int | str = 1, **reading: An
     def after_optimizer(
         layers: Sequence[Layer], steps_per_epoch: int
     ) -> optax.GradientTransformation:
-        steps = steps_per_epoch if every_k == EVERY_EPOCH else every_k
+        steps: Any = steps_per_epoch if every_k == EVERY_EPOCH else every_k
         return synscaw_transform(scaling_rate, every_k=steps, layers=layers, **reading)
 
     after_optimizer((Layer(("head",), output=True),), 1)  # refuses bad settings now

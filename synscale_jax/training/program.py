@@ -19,7 +19,6 @@ from synscale_jax.training.config import TrainConfig, make_optimizer
 from synscale_jax.training.devices import data_mesh, replicated, split_batch
 from synscale_jax.training.methods import Method
 
-
 # Streams of random numbers of a run.
 _INIT, _SHUFFLE, _STEP = range(3)
 # Streams of one step.
@@ -35,11 +34,13 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
-class StepMetrics(NamedTuple):
-    """One value a step, before the step's update."""
+class ChunkMetrics(NamedTuple):
+    """One value a step, before the step's update; and whether the chunk ended well."""
 
     loss: Array  # shape=(chunk_steps,), float32: cross-entropy and what the method adds
+    entropy: Array  # shape=(chunk_steps,), float32: cross-entropy alone
     correct: Array  # shape=(chunk_steps,), int32: examples classified correctly
+    finite: Array  # shape=(), bool: whether all parameters are finite after the last step
 
 
 class Evaluation(NamedTuple):
@@ -110,9 +111,10 @@ class Program:
             make_optimizer(config, self.steps_per_epoch),
             method.after_optimizer(self.layers, self.steps_per_epoch),
         )
-        self._chunk = jax.jit(self._run_chunk)
-        self._evaluate = jax.jit(self._run_evaluation)
-        self._init = jax.jit(self._initial_state, out_shardings=replicated(self.mesh))
+        whole = replicated(self.mesh)  # a state that came back otherwise would compile again
+        self._chunk = jax.jit(self._run_chunk, out_shardings=whole)
+        self._evaluate = jax.jit(self._run_evaluation, out_shardings=whole)
+        self._init = jax.jit(self._initial_state, out_shardings=whole)
 
     @property
     def total_steps(self) -> int:
@@ -132,14 +134,14 @@ class Program:
             jax.eval_shape(self._initial_state, jax.random.key(0)),
         )
 
-    def chunk(self, state: TrainState, key: Array, steps: int) -> tuple[TrainState, StepMetrics]:
-        """Train ``steps`` (at most ``chunk_steps``) steps within one epoch, in one compiled call."""
-        return self._chunk(state, key, jnp.asarray(steps, jnp.int32), self.splits.train)
+    def chunk(self, state: TrainState, key: Array, steps: int) -> tuple[TrainState, ChunkMetrics]:
+        """Train ``steps`` (at most ``chunk_steps``) steps of one epoch, in one compiled call."""
+        count = jax.device_put(np.int32(steps), replicated(self.mesh))
+        return self._chunk(state, key, count, self.splits.train)
 
     def evaluate(self, state: TrainState, split: Split) -> Evaluation:
         """Evaluate a split with running statistics, in one compiled call a split size."""
-        loss, correct = self._evaluate(state, split)
-        correct = np.asarray(correct)
+        loss, correct = jax.device_get(self._evaluate(state, split))
         return Evaluation(float(loss), float(correct.mean()), correct)
 
     def activity(self, state: TrainState, key: Array) -> dict[str, Any]:
@@ -162,20 +164,21 @@ class Program:
 
     def _run_chunk(
         self, state: TrainState, key: Array, steps: Array, train: Split
-    ) -> tuple[TrainState, StepMetrics]:
+    ) -> tuple[TrainState, ChunkMetrics]:
         order = self._order(state, key, train)
 
-        def body(index: Array, carry: tuple[TrainState, StepMetrics]):
-            state, metrics = carry
-            state, loss, correct = self._step(state, key, train, order)
-            metrics = StepMetrics(
-                metrics.loss.at[index].set(loss), metrics.correct.at[index].set(correct)
-            )
-            return state, metrics
+        def body(index: Array, carry: tuple[TrainState, tuple[Array, ...]]):
+            state, columns = carry
+            state, *values = self._step(state, key, train, order)
+            pairs = zip(columns, values, strict=True)
+            return state, tuple(column.at[index].set(value) for column, value in pairs)
 
         length = self.config.chunk_steps
-        metrics = StepMetrics(jnp.zeros(length, jnp.float32), jnp.zeros(length, jnp.int32))
-        return jax.lax.fori_loop(0, steps, body, (state, metrics))
+        columns = tuple(jnp.zeros(length, kind) for kind in (jnp.float32, jnp.float32, jnp.int32))
+        state, columns = jax.lax.fori_loop(0, steps, body, (state, columns))
+        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
+        loss, entropy, correct = columns
+        return state, ChunkMetrics(loss, entropy, correct, jnp.all(jnp.stack(finite)))
 
     def _order(self, state: TrainState, key: Array, train: Split) -> Array:
         """The examples in the order of the state's epoch."""
@@ -217,19 +220,20 @@ class Program:
 
     def _step(
         self, state: TrainState, key: Array, train: Split, order: Array
-    ) -> tuple[TrainState, Array, Array]:
-        """One optimizer step."""
+    ) -> tuple[TrainState, Array, Array, Array]:
+        """One optimizer step; also its loss, its cross-entropy alone and its correct answers."""
         images, labels, step_key = self._batch(state, key, train, order)
 
         def loss_fn(params: Any):
             logits, stats, collected = self._forward(params, state, images, step_key)
             entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             loss = (entropy + self.method.loss(logits, labels)).mean()
-            return loss, (stats, collected, jnp.sum(logits.argmax(-1) == labels))
+            correct = jnp.sum(logits.argmax(-1) == labels)
+            return loss, (stats, collected, entropy.mean(), correct)
 
-        (loss, (stats, collected, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
+        (loss, (stats, collected, entropy, correct)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params)
         updates, opt_state = self.optimizer.update(
             grads,
             state.opt_state,
@@ -239,7 +243,7 @@ class Program:
             batch_stats=state.batch_stats,
         )
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, stats, opt_state), loss, correct
+        return TrainState(state.step + 1, params, stats, opt_state), loss, entropy, correct
 
     def _run_evaluation(self, state: TrainState, split: Split) -> tuple[Array, Array]:
         count, size = len(split.labels), min(self.config.eval_batch, len(split.labels))
@@ -261,9 +265,9 @@ class Program:
         entropy, correct = jax.lax.map(evaluate, index)
         return entropy.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
 
-    def _pixels(self, images: Array) -> Array:
+    def _pixels(self, images: Any) -> Array:
         """uint8 pixels as the network sees them."""
-        pixels = images.astype(jnp.float32) / 255
+        pixels = jnp.asarray(images).astype(jnp.float32) / 255
         if self.config.normalization is not None:
             mean, deviation = self.config.normalization
             pixels = (pixels - mean) / deviation

@@ -38,12 +38,16 @@ def provenance() -> dict[str, Any]:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON under a temporary name and rename it: a reader sees all of it or nothing."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file under a temporary name and rename it: a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=1, allow_nan=False, ensure_ascii=False)
-            file.write("\n")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:
@@ -53,17 +57,19 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def _commit() -> str | None:
     """The commit of the checkout this package runs from, or None outside one."""
-    here = pathlib.Path(__file__).parent
+    here = pathlib.Path(__file__)
     try:
-        return subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=5,
-        ).stdout.strip()
+        # Installed inside somebody else's repository, the package has no commit of its own.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: pathlib.Path, *command: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=5
+    ).stdout.strip()
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from synscale_jax.training.provenance import write_json
+from synscale_jax.training.provenance import write_json, write_text
 
 
 class RunError(RuntimeError):
@@ -41,25 +41,35 @@ def run_folder(
       RunError: if another process works there, the folder cannot be written, or it holds a run
         with other settings.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.parent / f".{folder.name}.lock", "a")  # noqa: SIM115
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {folder} ({error.strerror}): choose another folder with --output."
-        ) from None
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Beside the folder: a restart moves the folder, and must not move the lock with it.
+            lock = held.enter_context(open(folder.parent / f".{folder.name}.lock", "a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            if restart and any(folder.iterdir()):
+                folder.rename(_free_name(f"{folder}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+                folder.mkdir()
+            for leftover in folder.glob("*.partial"):  # of a process that was killed
+                leftover.unlink()
+            _agree(folder / "config.json", identity)
+        except BlockingIOError:
             raise RunError(
                 f"another process is training in {folder}: wait for it, or choose another --output."
             ) from None
-        if restart and any(folder.iterdir()):
-            folder.rename(f"{folder}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-            folder.mkdir()
-        _agree(folder / "config.json", identity)
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {folder} ({error.strerror}): choose another folder with --output."
+            ) from None
         yield folder
+
+
+def _free_name(name: str) -> str:
+    number, free = 1, name
+    while os.path.lexists(free):
+        number += 1
+        free = f"{name}-{number}"
+    return free
 
 
 def _agree(path: pathlib.Path, identity: dict[str, Any]) -> None:
@@ -68,7 +78,13 @@ def _agree(path: pathlib.Path, identity: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, identity)
         return
-    earlier = json.loads(path.read_text())
+    try:
+        earlier = json.loads(path.read_text())
+    except ValueError:
+        raise RunError(
+            f"{path} is damaged, so that nobody can tell what run this was: choose another "
+            "--output, or --restart to begin anew and keep the old run aside."
+        ) from None
     if earlier != identity:
         ours, theirs = _flat(identity), _flat(earlier)
         changed = "; ".join(
@@ -95,9 +111,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def write_lines(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """Write JSON lines, whole or not at all."""
-    scratch = path.with_suffix(".partial")
-    scratch.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-    os.replace(scratch, path)
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 class Signals:
@@ -115,10 +129,15 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         """Put the earlier handlers back."""
+        self._let_go()
+
+    def _let_go(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: Any) -> None:
         del frame
         self.received = number
-        signal.signal(number, self._before[number])
+        self._let_go()
+        # Not print: the main thread may be in the middle of one.
+        os.write(2, b"\nstopping: saving first (once more stops at once)\n")
