@@ -177,7 +177,7 @@ def layers_of(
         return output
 
     with nn.intercept_methods(watch):
-        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, **kwargs))
+        variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, **kwargs), *inputs)
     return _checked(calls, variables["params"], head, notes, verbose)
 
 

@@ -62,12 +62,14 @@ def is_hole(leaf: Any) -> bool:
 
 
 def path_of(key_path: Sequence[Any]) -> Path:
-    """Module and leaf names of a key path, without flax's outer ``params`` or inner ``value``."""
-    names = tuple(str(jax.tree_util.keystr((key,), simple=True)) for key in key_path)
-    if names[:1] == ("params",):
-        names = names[1:]
-    # nnx.State ends its paths in `.value`; under nnx.Optimizer it does not.
-    return names[:-1] if names[-1:] == ("value",) and len(names) > 1 else names
+    """Module and leaf names of a key path, without flax's outer ``params`` or nnx's ``.value``."""
+    # nnx.State ends its paths in an attribute `.value`; under nnx.Optimizer it does not. A module
+    # of attention may be called "value", too, but that is a dictionary's key.
+    last = key_path[-1] if key_path else None
+    if isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+        key_path = key_path[:-1]
+    names = tuple(jax.tree_util.keystr((key,), simple=True) for key in key_path)
+    return names[1:] if names[:1] == ("params",) else names
 
 
 def leaves_by_path(tree: Any) -> dict[Path, Any]:

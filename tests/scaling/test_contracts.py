@@ -243,7 +243,8 @@ def test_eight_devices_agree_with_one():
             spread = {"dense": {"kernel": kernel, "bias": jax.device_put(jnp.zeros(8),
                       NamedSharding(mesh, P()))}}
             eight = train(spread, jax.device_put(x, NamedSharding(mesh, P("data"))))
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), one, eight)
+            for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
         print("agree")
     """)
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
