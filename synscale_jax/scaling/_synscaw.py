@@ -99,23 +99,23 @@ def synscaw(
     The paper leaves open what exactly the target is, where activity is measured and what keeps the
     rule stable; each reading has a name here.
 
-    ================ ======================== =====================================================
-    argument         value                    meaning
-    ================ ======================== =====================================================
-    ``target``       ``"layer_noise"``        mean of φ(W u + b), u ~ U(−1, 1), in closed form: the
-                                              drive is taken as Gaussian with mean b and variance
-                                              Σ w² / 3
+    ================ ========================= ====================================================
+    argument         value                     meaning
+    ================ ========================= ====================================================
+    ``target``       ``"layer_noise"``         mean of φ(W u + b), u ~ U(−1, 1), in closed form: the
+                                               drive is taken as Gaussian with mean b and variance
+                                               Σ w² / 3
     ..               ``"layer_noise_sampled"`` the same over ``noise_batch`` random inputs
-    ..               ``"uniform"``            E[φ(u)]: ReLU 1/4, sigmoid 1/2, tanh 0 (eq. 16)
-    ..               a number                 constant; the authors' notebook: 0.1
-    ``measured_on``  ``"batch"``              ``activity=`` of the training batch (eq. 15)
-    ..               ``"noise"``              U(−1, 1) + 0.1 through each layer alone (notebook)
-    ``granularity``  ``"neuron"``             one ẑ a neuron
-    ..               ``"layer"``              one ẑ a layer, the mean over its neurons (notebook)
-    ``norm_reading`` ``"pre_norm"``           a normalised layer is read before its norm
-    ..               ``"batch_norm"``         behind it, noise normalised by its own statistics
-    ..               ``"running_norm"``       behind it, noise through the running statistics
-    ================ ======================== =====================================================
+    ..               ``"uniform"``             E[φ(u)]: ReLU 1/4, sigmoid 1/2, tanh 0 (eq. 16)
+    ..               a number                  constant; the authors' notebook: 0.1
+    ``measured_on``  ``"batch"``               ``activity=`` of the training batch (eq. 15)
+    ..               ``"noise"``               U(−1, 1) + 0.1 through each layer alone (notebook)
+    ``granularity``  ``"neuron"``              one ẑ a neuron
+    ..               ``"layer"``               one ẑ a layer, the mean over its neurons (notebook)
+    ``norm_reading`` ``"pre_norm"``            a normalised layer is read before its norm
+    ..               ``"batch_norm"``          behind it, noise normalised by its own statistics
+    ..               ``"running_norm"``        behind it, noise through the running statistics
+    ================ ========================= ====================================================
 
     .. rubric:: Stability
 
@@ -148,7 +148,7 @@ def synscaw(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` with state :class:`SynScaWState`, which
-      holds mean |ẑ| of each layer. ``update`` takes ``params`` and, by name, ``activity``,
+      holds mean abs(ẑ) of each layer. ``update`` takes ``params`` and, by name, ``activity``,
       ``presynaptic`` and ``batch_stats``.
 
     Raises:
