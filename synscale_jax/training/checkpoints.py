@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +14,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 logger = logging.getLogger(__name__)
+
+_ROOM = 2**20  # bytes beside the arrays: metadata, and then some
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
 
 
 class Restored(NamedTuple):
@@ -36,6 +45,8 @@ class Checkpointer:
             for measure in (lambda metrics: metrics["accuracy"], lambda metrics: -metrics["loss"])
         ]
         self._folder = folder.absolute()
+        # A failed save is logged as pages of tracebacks there, and raised here all the same.
+        logging.getLogger("absl").addFilter(_not_from_orbax)
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -69,7 +80,13 @@ class Checkpointer:
           state: a tree of arrays.
           extra: what JSON can hold.
           metrics: ``{"accuracy": ..., "loss": ...}``, or None in the middle of an epoch.
+
+        Raises:
+          OSError: if the disk has no room for it, or an earlier one could not be written.
         """
+        arrays = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if shutil.disk_usage(self._folder).free < arrays + _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra)
         )
@@ -129,4 +146,7 @@ class Checkpointer:
 
     def close(self) -> None:
         """Finish writing and let go of the folder."""
-        self._manager.close()
+        try:
+            self._manager.close()
+        finally:
+            logging.getLogger("absl").removeFilter(_not_from_orbax)
