@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import json
 import pathlib
 import time
@@ -40,9 +41,7 @@ from synscale_jax.training.provenance import provenance, write_json
 
 EPOCHS, BATCH, SEED = 200, 100, 0
 WIDTHS = (784, 1024, 1024, 10)
-LAYERS = tuple(
-    ss.Layer((name,), output=name == "head") for name in ("dense0", "dense1", "head")
-)
+LAYERS = tuple(ss.Layer((name,), output=name == "head") for name in ("dense0", "dense1", "head"))
 LARGEST_WEIGHT, LEAST_CHANGE = 10.0, 1e-6
 RESULTS = pathlib.Path(__file__).parent.parent / "results" / "default_reading"
 
@@ -68,9 +67,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 class Carry(NamedTuple):
     """What one training step hands to the next."""
 
-    params: dict
+    params: Any
     adam: optax.OptState
-    scaling: optax.OptState
+    scaling: Any
 
 
 class Epoch(NamedTuple):
@@ -95,13 +94,14 @@ def initial_params(key: jax.Array) -> dict:
     initializer = jax.nn.initializers.lecun_normal()
     return {
         layer.name: {"kernel": initializer(k, shape), "bias": jnp.zeros(shape[1])}
-        for layer, k, shape in zip(LAYERS, keys, zip(WIDTHS, WIDTHS[1:], strict=False), strict=True)
+        for layer, k, shape in zip(LAYERS, keys, itertools.pairwise(WIDTHS), strict=True)
     }
 
 
 def forward(params: dict, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Logits (batch, 10), and the mean activity of every neuron, keyed by layer."""
     hidden, activity = images.reshape(len(images), -1) / 255.0, {}
+    drive = hidden
     for layer in LAYERS:
         drive = hidden @ params[layer.name]["kernel"] + params[layer.name]["bias"]
         hidden = jax.nn.relu(drive)
@@ -168,8 +168,8 @@ def run(name: str, rate: float) -> dict:
         history.append(
             Epoch(
                 number(train_loss),
-                100 * np.mean(~hits),
-                100 * np.mean(~np.asarray(right)),
+                100 * float(np.mean(~hits)),
+                100 * float(np.mean(~np.asarray(right))),
                 number(largest),
                 {layer: number(gap) for layer, gap in carry.scaling.mean_gap.items()},
                 number(change),
@@ -186,7 +186,7 @@ def run(name: str, rate: float) -> dict:
         "seed": SEED,
         "epochs": len(history),
         "steps_per_epoch": steps,
-        "validation_correct": base64.b64encode(np.packbits(hits)).decode(),
+        "validation_correct": base64.b64encode(np.packbits(hits).tobytes()).decode(),
         "history": history,
         "data_hash": data.data_hash,
         "seconds": round(time.time() - start, 1),
@@ -224,33 +224,47 @@ def path_of(name: str, rate: float) -> pathlib.Path:
     return RESULTS / (f"{name}.json" if name == "baseline" else f"{name}_rate{rate:g}.json")
 
 
+COLUMNS = (
+    "candidate",
+    "γ",
+    "epochs",
+    "held-out error %",
+    "difference to baseline (95 %)",
+    "test error %",
+    "max abs(w)",
+    "change a step",
+    "verdict",
+)
+
+
 def table() -> str:
     """Every candidate at every rate, in Markdown; what is not there yet is said to be missing."""
-    rows = [
-        "| candidate | γ | epochs | held-out error % | difference to baseline (95 %) | test error % "
-        "| max abs(w) | change a step | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
     baseline = json.loads(path_of("baseline", 0).read_text())
-    for name in ("baseline", *CANDIDATES):
-        for rate in (0.0,) if name == "baseline" else (0.01, 0.1):
-            path = path_of(name, rate)
-            if not path.exists():
-                rows.append(f"| {name} | {rate:g} | | | | | | | not run |")
-                continue
-            result = json.loads(path.read_text())
-            last = result["history"][-1]
-            lives = result["verdict"] == "lives"
-            low, high = paired_interval(result, baseline)
-            change = mean_change(result)
-            rows.append(
-                f"| {name} | {rate:g} | {result['epochs']} | {last['validation_error']:.2f} | "
-                + (f"{low:+.2f} to {high:+.2f}" if lives and name != "baseline" else "")
-                + f" | {last['test_error']:.2f} | {last['largest_weight'] or np.nan:.2f} | {change:.1e} | "
-                + ("" if name == "baseline" else judge(result, baseline))
-                + " |"
-            )
-    return "\n".join(rows) + "\n"
+    rows = [list(COLUMNS), ["---"] * len(COLUMNS), row("baseline", 0.0, baseline)]
+    rows += [row(name, rate, baseline) for name in CANDIDATES for rate in (0.01, 0.1)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+
+
+def row(name: str, rate: float, baseline: dict) -> list[str]:
+    """One run's cells."""
+    path = path_of(name, rate)
+    if not path.exists():
+        return [name, f"{rate:g}", *[""] * 6, "not run"]
+    result = json.loads(path.read_text())
+    last, lives = result["history"][-1], result["verdict"] == "lives"
+    low, high = paired_interval(result, baseline)
+    compared = name != "baseline"
+    return [
+        name,
+        f"{rate:g}",
+        str(result["epochs"]),
+        f"{last['validation_error']:.2f}",
+        f"{low:+.2f} to {high:+.2f}" if lives and compared else "",
+        f"{last['test_error']:.2f}",
+        f"{last['largest_weight'] or np.nan:.2f}",
+        f"{mean_change(result):.1e}",
+        judge(result, baseline) if compared else "",
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,10 +294,9 @@ def main(config: Config) -> None:
                 write_json(path_of(name, rate), result)
                 print(f"{name} γ={rate:g}: {result['verdict']}, {result['seconds']} s", flush=True)
     if path_of("baseline", 0).exists():
-        (RESULTS / "README.md").write_text(
-            f"# Candidates for the default reading of SynScaW\n\n{__doc__.split(chr(10) * 2)[1]}"
-            f"\n\n{table()}"
-        )
+        summary = (__doc__ or "").split("\n\n")[1]
+        title = "# Candidates for the default reading of SynScaW"
+        (RESULTS / "README.md").write_text(f"{title}\n\n{summary}\n\n{table()}")
         print(table())
 
 

@@ -78,7 +78,10 @@ def apply_collecting(
         return output
 
     with nn.intercept_methods(record):
-        output, changed = model.apply(variables, *inputs, mutable=[*mutable, _COLLECTION], **kwargs)
+        output, collections = model.apply(
+            variables, *inputs, mutable=[*mutable, _COLLECTION], **kwargs
+        )
+    changed: dict[str, Any] = dict(collections)
     recorded = changed.pop(_COLLECTION, {})
 
     def read(path: Path, name: str) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from synscale_jax.scaling._activations import (
 )
 from synscale_jax.scaling._layers import Layer, is_hole, leaves_by_path
 
-Target = Literal["layer_noise", "layer_noise_sampled", "uniform"]
+Number = float | Array
+
 TARGETS: tuple[str, ...] = ("layer_noise", "layer_noise_sampled", "uniform")
 MEASUREMENTS = ("batch", "noise")
 GRANULARITIES = ("neuron", "layer")
@@ -40,7 +41,7 @@ class NormLeaves(NamedTuple):
 class Reading:
     """How target and activity are read from the paper; see :func:`synscale_jax.synscaw`."""
 
-    target: str | float | Array = "layer_noise"
+    target: str | Number = "layer_noise"
     measured_on: str = "batch"
     granularity: str = "neuron"
     norm_reading: str = "pre_norm"
@@ -183,7 +184,9 @@ class LayerInputs:
         """The normalisation's parameters and statistics, where the reading goes through it."""
         if layer.norm is None or reading.norm_reading == "pre_norm" or not reading.needs_bias:
             return None
-        found = {name: self._params.get((*layer.norm, name)) for name in ("scale", "bias")}
+        found: dict[str, Any] = {
+            name: self._params.get((*layer.norm, name)) for name in ("scale", "bias")
+        }
         found |= {name: self._stats.get((*layer.norm, name)) for name in ("mean", "var")}
         needed = ("scale", "bias")
         if reading.norm_reading == "running_norm":

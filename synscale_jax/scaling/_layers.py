@@ -65,8 +65,7 @@ def path_of(key_path: Sequence[Any]) -> Path:
     """Module and leaf names of a key path, without flax's outer ``params`` or nnx's ``.value``."""
     # nnx.State ends its paths in an attribute `.value`; under nnx.Optimizer it does not. A module
     # of attention may be called "value", too, but that is a dictionary's key.
-    last = key_path[-1] if key_path else None
-    if isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+    if key_path and key_path[-1] == jax.tree_util.GetAttrKey("value"):
         key_path = key_path[:-1]
     names = tuple(jax.tree_util.keystr((key,), simple=True) for key in key_path)
     return names[1:] if names[:1] == ("params",) else names

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jax import Array
+from jaxtyping import Bool, Float
+
+from synscale_jax.scaling._gap import Number
 
 SYNSCAL_READINGS = ("per_example", "per_example_mean", "batch_mean", "mean_logit")
 
@@ -13,7 +15,7 @@ SYNSCAL_READINGS = ("per_example", "per_example_mean", "batch_mean", "mean_logit
 def synscal(
     logits: Float[Array, ...],
     *,
-    scaling_rate: ArrayLike = 1.0,
+    scaling_rate: Number = 1.0,
     reading: str = "per_example",
     axis: int = -1,
     where: Bool[Array, ...] | None = None,
@@ -84,9 +86,9 @@ def synscal(
 
 def synscal_regression(
     predictions: Float[Array, ...],
-    target_mean: ArrayLike,
+    target_mean: Number,
     *,
-    scaling_rate: ArrayLike = 0.5,
+    scaling_rate: Number = 0.5,
 ) -> Float[Array, ...]:
     r"""SynScaL for regression: pull predictions towards the mean target.
 
@@ -130,7 +132,7 @@ def _batch_mean(values: Array, where: Array | None, axis_name: str | None) -> Ar
     return total / jnp.maximum(count, 1)
 
 
-def _refuse_bad_input(logits: Array, scaling_rate: ArrayLike, reading: str, axis: int) -> None:
+def _refuse_bad_input(logits: Array, scaling_rate: Number, reading: str, axis: int) -> None:
     if reading not in SYNSCAL_READINGS:
         raise ValueError(
             f"reading={reading!r} is no reading of SynScaL: use one of "
@@ -146,7 +148,7 @@ def _refuse_bad_input(logits: Array, scaling_rate: ArrayLike, reading: str, axis
         )
 
 
-def _refuse_bad_rate(scaling_rate: ArrayLike) -> None:
+def _refuse_bad_rate(scaling_rate: Number) -> None:
     if isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf"):
         raise ValueError(
             f"scaling_rate={scaling_rate} is no rate: use a number of 0 or more (the paper: 1.0)."

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.typing import ArrayLike
 
 from synscale_jax.scaling._activations import Activation, activation_function
-from synscale_jax.scaling._gap import LayerInputs, Reading
+from synscale_jax.scaling._gap import LayerInputs, Number, Reading
 from synscale_jax.scaling._layers import (
     Layer,
     is_hole,
@@ -59,21 +58,21 @@ class SynScaWState(NamedTuple):
 class Limits(NamedTuple):
     """The stabilisers of one scaling step."""
 
-    clip: ArrayLike | None
-    max_relative_change: ArrayLike | None
+    clip: Number | None
+    max_relative_change: Number | None
     restore_norm: bool
 
 
 def synscaw(
     scaling_rate: optax.ScalarOrSchedule = 0.01,
     *,
-    target: str | ArrayLike = "layer_noise",
+    target: str | Number = "layer_noise",
     measured_on: str = "batch",
     granularity: str = "neuron",
     norm_reading: str = "pre_norm",
     every_k: int = 1,
-    clip: ArrayLike | None = None,
-    max_relative_change: ArrayLike | None = None,
+    clip: Number | None = None,
+    max_relative_change: Number | None = None,
     restore_norm: bool = False,
     skip_silent_inputs: bool = False,
     scale_output: bool = True,
@@ -209,7 +208,9 @@ def synscaw(
     def scale(
         updates: Any, state: SynScaWState, params: Any, inputs: LayerInputs, presynaptic: Any
     ) -> tuple[Any, dict[str, Array]]:
-        rate = scaling_rate(state.count) if callable(scaling_rate) else scaling_rate
+        rate = jnp.asarray(
+            scaling_rate(state.count) if callable(scaling_rate) else scaling_rate, jnp.float32
+        )
         step_key = None
         if reading.needs_noise:
             step_key = jax.random.fold_in(jax.random.key(reading.seed), state.count)
@@ -237,7 +238,7 @@ def synscaw(
 
     def update_fn(
         updates: Any,
-        state: SynScaWState,
+        state: Any,
         params: Any = None,
         *,
         activity: Any = None,
@@ -251,7 +252,7 @@ def synscaw(
         if activity is None and reading.measured_on == "batch":
             raise ValueError(MISSING_ACTIVITY)
         inputs = LayerInputs(params, activity, batch_stats)
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         if every_k == 1:
             updates, gaps = scale(updates, state, params, inputs, presynaptic)
         else:
@@ -270,7 +271,7 @@ def _stream(layer: Layer) -> int:
     return zlib.crc32(layer.name.encode())
 
 
-def _apply(updates: Any, params: Any, changes: dict, rate: ArrayLike, limits: Limits) -> Any:
+def _apply(updates: Any, params: Any, changes: dict, rate: Array, limits: Limits) -> Any:
     """Add the scaling step to the updates of the layers in ``changes``."""
 
     def scale_leaf(key_path: Any, update: Any, param: Any) -> Any:
@@ -290,14 +291,13 @@ def scaling_step(
     weights: Array,
     gap: Array,
     layer: Layer,
-    rate: ArrayLike,
+    rate: Array,
     limits: Limits,
     heard: Array | None = None,
 ) -> Array:
     """γ w² ẑ within its limits, of the shape of the weights, exactly 0 where ẑ is."""
     pre, _ = layer.axes.split(weights.ndim)
     gap = jnp.expand_dims(gap, pre)
-    rate = jnp.asarray(rate, weights.dtype)
     if limits.clip is not None:
         step = rate * jnp.clip(jnp.square(weights) * gap, -limits.clip, limits.clip)
     elif limits.max_relative_change is not None:
@@ -354,8 +354,8 @@ def _flags(mask: Any, params: Any) -> dict | None:
 def _validate(
     scaling_rate: optax.ScalarOrSchedule,
     every_k: int,
-    clip: ArrayLike | None,
-    max_relative_change: ArrayLike | None,
+    clip: Number | None,
+    max_relative_change: Number | None,
 ) -> None:
     if isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf"):
         raise ValueError(
