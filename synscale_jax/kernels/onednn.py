@@ -92,6 +92,15 @@ def covers(a: jax.Array, b: jax.Array, **params: Any) -> bool:
 def convolve(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
     """One of the primitive's results; under a mesh, each device takes its part of the batch."""
     window = {name: params[name] for name in ("result", "size", "strides", "padding")}
+    if window["result"] == "output" and window["strides"] == (1, 1) and b.shape[2:] == (16, 16):
+        # The same as the input gradient with the kernel turned round, which is faster here.
+        pads = [
+            (k - 1 - low, k - 1 - high)
+            for k, (low, high) in zip(b.shape, window["padding"], strict=False)
+        ]
+        if min(min(pads)) >= 0:
+            b = b[::-1, ::-1].transpose(0, 1, 3, 2)
+            window |= {"result": "input", "padding": tuple(pads)}
     return _partitioned(**window)(a, b)
 
 
