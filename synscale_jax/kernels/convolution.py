@@ -69,7 +69,7 @@ def convolution(
     pads = _explicit_padding(x.shape, kernel.shape, strides, padding)
     if len(pads) != 2 or min(min(pads)) < 0:
         raise ValueError(f"padding must be two pairs of integers of at least 0, got {padding}")
-    return _convolution(x, kernel, strides, pads, None)
+    return conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT)
 
 
 def conv_general_dilated(

@@ -72,7 +72,7 @@ float* Scratch(int slot, size_t bytes) {
     std::unique_ptr<char[]> data;
     size_t size = 0;
   };
-  thread_local std::array<Buffer, 3> buffers;
+  thread_local std::array<Buffer, 2> buffers;
   Buffer& buffer = buffers[slot];
   if (buffer.size < bytes) {
     buffer.data.reset(new char[bytes + 64]);
@@ -234,23 +234,26 @@ class Parts : public std::enable_shared_from_this<Parts> {
   std::exception_ptr error_;
 };
 
-void Convolve(Problem whole, ffi::ThreadPool& pool, float* src, float* kernel, float* dst) {
-  const int64_t parts = std::clamp<int64_t>(pool.num_threads(), 1, whole.batch);
-  // A kernel gradient is the sum of the parts' gradients; the first is written in place.
-  const bool sum = whole.result == kKernel;
-  float* partial = sum ? Scratch(2, (parts - 1) * whole.KernelSize() * sizeof(float)) : nullptr;
+// A kernel gradient is the sum of the parts' gradients, which may take this much memory together.
+constexpr size_t kPartialFloats = size_t{1} << 25;
 
-  auto run = [=](int64_t i) {
+void Convolve(const Problem& whole, ffi::ThreadPool& pool, float* src, float* kernel, float* dst) {
+  const bool sum = whole.result == kKernel;
+  const size_t size = whole.KernelSize();
+  int64_t parts = std::clamp<int64_t>(pool.num_threads(), 1, whole.batch);
+  if (sum) parts = std::min<int64_t>(parts, 1 + kPartialFloats / size);
+  std::unique_ptr<float[]> partial(sum ? new float[(parts - 1) * size] : nullptr);
+
+  auto run = [&whole, src, kernel, dst, sum, size, parts, partial = partial.get()](int64_t i) {
     Problem part = whole;
     const int64_t begin = whole.batch * i / parts;
     part.batch = whole.batch * (i + 1) / parts - begin;
-    float* weights = sum && i > 0 ? partial + (i - 1) * whole.KernelSize() : kernel;
+    float* weights = sum && i > 0 ? partial + (i - 1) * size : kernel;  // the first in place
     RunPart(part, src + begin * whole.SrcSize(), weights, dst + begin * whole.DstSize());
   };
   std::make_shared<Parts>(parts, run)->Run(pool);
   for (int64_t i = 1; sum && i < parts; ++i) {
-    const float* term = partial + (i - 1) * whole.KernelSize();
-    for (size_t j = 0; j < whole.KernelSize(); ++j) kernel[j] += term[j];
+    for (size_t j = 0; j < size; ++j) kernel[j] += partial[(i - 1) * size + j];
   }
 }
 

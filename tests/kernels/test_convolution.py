@@ -234,6 +234,17 @@ def mapped(k, x):
     return jax.lax.psum(value, "data"), (of_k, of_x)
 
 check(mapped(k, x[:16]), f(k, x[:16]))
+
+summed = jax.pmap(lambda k, x: jax.lax.psum(step(k, x)[1][0], "data"), "data", in_axes=(None, 0))
+check(summed(k, x[:16].reshape(8, 2, 8, 7, 3))[0], f(k, x[:16])[1][0])
+
+# Sharding in types is left to lax.
+explicit = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+with jax.set_mesh(explicit):
+    xs = jax.device_put(x[:16], NamedSharding(explicit, P("data")))
+    y = jax.jit(convolution)(xs, k)
+assert jax.typeof(y).sharding.spec[0] == "data"
+check(y, convolution(x[:16], k))
 """
 
 
