@@ -54,7 +54,7 @@ def apply_collecting(
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from flax import linen as nn
-      >>> from synscale_jax.adapters.linen import apply_collecting
+      >>> from synscale_jax.adapters.linen import apply_collecting, layers_of
       >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)])
       >>> x = jnp.ones((8, 3))
       >>> layers = layers_of(model, x, head="layers_2", verbose=False)

@@ -96,6 +96,7 @@ def layers_from_names(params: Any, activation: Activation = "relu") -> tuple[Lay
 
     Examples:
       >>> import jax.numpy as jnp
+      >>> from synscale_jax import layers_from_names
       >>> params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}}
       >>> [(layer.name, layer.bias) for layer in layers_from_names(params)]
       [('dense', 'bias')]

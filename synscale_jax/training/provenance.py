@@ -21,6 +21,7 @@ def provenance() -> dict[str, Any]:
     """Versions, git commit (``-dirty`` with local changes), device and processor of this process.
 
     Examples:
+      >>> from synscale_jax.training.provenance import provenance
       >>> sorted(provenance())
       ['command', 'commit', 'cpu', 'device', 'python', 'versions']
     """
