@@ -1,3 +1,4 @@
+import jax
 import job
 import pytest
 
@@ -14,4 +15,6 @@ def program():
 def straight(program, tmp_path_factory):
     """The folder and result of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    return folder, train(program, 0, folder, show_progress=False)
+    # As strict as the tests, or each of them would compile again.
+    with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        return folder, train(program, 0, folder, show_progress=False)
