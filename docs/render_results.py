@@ -46,7 +46,7 @@ def _folder(folder: pathlib.Path, page_folder: pathlib.Path) -> str:
         kept = len(list(folder.rglob("*.json")))
         return (
             f"## {_heading(folder.name)}\n\n"
-            f"Not finished: {kept} runs are kept in `results/{folder.name}`, and no table yet.\n"
+            f"Not finished: there is no table yet. Runs kept in `results/{folder.name}`: {kept}.\n"
         )
     return "\n".join(_table(path, page_folder) for path in tables) + _gaps(folder)
 
@@ -108,7 +108,7 @@ def _gaps(folder: pathlib.Path) -> str:
         ),
     ]
     return (
-        f"\n**Mean abs(ẑ) by layer** under SynScaW, {len(histories)} runs (least to largest):\n\n"
+        f"\n**Mean abs(ẑ) by layer** under SynScaW, least to largest (runs: {len(histories)}):\n\n"
         + "\n".join(rows)
         + "\n"
     )

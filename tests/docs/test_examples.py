@@ -251,7 +251,7 @@ class TestResultsPage:
         folder.mkdir(parents=True)
         (folder / "run.json").write_text("{}")
         page = render(tmp_path / "results", tmp_path / "docs")
-        assert "## Half done" in page and "1 runs are kept" in page
+        assert "## Half done" in page and "`results/half_done`: 1." in page
 
     def test_no_results_yet(self, render, tmp_path):
         assert "No experiment" in render(tmp_path / "results", tmp_path / "docs")
