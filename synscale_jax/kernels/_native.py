@@ -1,7 +1,6 @@
 """Builds the oneDNN shim once, with the system's compiler, and keeps it in the user's cache."""
 
 import ctypes
-import functools
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -25,7 +24,6 @@ class UnavailableError(Exception):
     """Says in one sentence why there is no native code."""
 
 
-@functools.cache
 def load() -> ctypes.CDLL:
     """Loads the shim, compiling it if this installation has not yet done so.
 

@@ -118,6 +118,7 @@ def conv_general_dilated(
     """
     covered = (
         lhs.ndim == rhs.ndim == 4
+        and all(isinstance(n, int) for n in (*lhs.shape, *rhs.shape))  # none symbolic
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
         and feature_group_count == batch_group_count == 1
         and lhs.dtype == rhs.dtype

@@ -101,12 +101,12 @@ void Fill(Plan& plan, const Descriptor& descriptor) {
   plan.implementation = descriptor.impl_info_str();
 }
 
-Plan MakePlan(const Problem& p, Tag src_tag, Tag dst_tag) {
+Plan MakePlan(const Problem& p, Tag images) {
   const auto f32 = memory::data_type::f32;
   Plan plan;
   const memory::dims kernel = {p.out_channels, p.channels, p.kernel_height, p.kernel_width};
-  plan.src = {{p.batch, p.channels, p.height, p.width}, f32, src_tag};
-  plan.dst = {{p.batch, p.out_channels, p.out_height, p.out_width}, f32, dst_tag};
+  plan.src = {{p.batch, p.channels, p.height, p.width}, f32, images};
+  plan.dst = {{p.batch, p.out_channels, p.out_height, p.out_width}, f32, images};
   plan.hwio = {kernel, f32, Tag::hwio};
   const memory::desc any(kernel, f32, Tag::any);
   const memory::dims strides = {p.stride_height, p.stride_width};
@@ -145,13 +145,13 @@ Plan MakePlan(const Problem& p, Tag src_tag, Tag dst_tag) {
 Plan MakeBestPlan(const Problem& p) {
   if (p.result == kInput && p.channels == 16 && p.out_channels == 16) {
     try {
-      Plan plan = MakePlan(p, Tag::nChw16c, Tag::nChw16c);
+      Plan plan = MakePlan(p, Tag::nChw16c);
       if (!IsReference(plan.implementation)) return plan;
     } catch (const dnnl::error&) {
       // Not offered on this processor.
     }
   }
-  return MakePlan(p, Tag::nhwc, Tag::nhwc);
+  return MakePlan(p, Tag::nhwc);
 }
 
 const Plan& PlanFor(const Problem& problem) {

@@ -7,6 +7,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -327,6 +328,13 @@ def test_bad_input(x, kernel, options, error, message):
     dtype = options.pop("dtype", jnp.float32)
     with pytest.raises(error, match=message):
         convolution(jnp.ones(x, dtype), jnp.ones(kernel, dtype), **options)
+
+
+def test_symbolic_batch_is_left_to_lax():
+    (n,) = jax.export.symbolic_shape("n")
+    exported = jax.export.export(jax.jit(lambda x: convolution(x, jnp.ones((3, 3, 2, 2)))))
+    program = exported(jax.ShapeDtypeStruct((n, 5, 5, 2), jnp.float32))
+    assert program.call(jnp.ones((3, 5, 5, 2))).shape == (3, 5, 5, 2)
 
 
 def test_path_names_the_platform():
