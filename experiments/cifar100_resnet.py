@@ -81,11 +81,11 @@ PRESETS = {
     ),
     "laptop": Config(
         preset="laptop",
-        depth=14,
+        depth=20,
         train=TrainConfig(
-            epochs=20,
-            train_examples=5000,
-            validation_examples=1000,
+            epochs=10,
+            train_examples=10_000,
+            validation_examples=2000,
             test_examples=2000,
             chunk_steps=10,
         ),
