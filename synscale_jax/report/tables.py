@@ -43,6 +43,7 @@ def method_rows(
     Returns:
       One row a method, in the order of ``results``. The difference pairs runs of equal seed.
     """
+    pairs = set(paper) - {"baseline"} if "baseline" in paper else set()
     base = {r["seed"]: r for r in results.get("baseline", ()) if r["status"] == "finished"}
     rows = []
     for name, runs in results.items():
@@ -59,7 +60,7 @@ def method_rows(
                 if compare
                 else None,
                 paper.get(name),
-                paper[name] - paper["baseline"] if name in paper and name != "baseline" else None,
+                paper[name] - paper["baseline"] if name in pairs else None,
                 sum(run["wall_seconds"] for run in done) / len(done) / 60 if done else None,
                 f"{len(lost)} of {len(runs)} diverged" if lost else "",
             )
@@ -153,5 +154,9 @@ def _interval(row: MethodRow) -> str:
         return ""
     ends = "" if value.low is None else f" ({value.low:+.2f} to {value.high:+.2f})"
     # The other seeds have no partner: one of the two runs diverged or was not made.
-    pairs = "" if row.final and row.final.count == value.count else f", {value.count} seeds"
+    pairs = (
+        ""
+        if row.final and row.final.count == value.count
+        else f", {value.count} seed{'s' * (value.count > 1)}"
+    )
     return f"{value.mean:+.2f}{ends}{pairs}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -388,7 +390,26 @@ def resolve(config_type: type, presets: Mapping[str, Any], arguments: list[str])
             name = argument.removeprefix("--preset=")
     if name not in presets:
         raise ValueError(f"--preset {name} is unknown: use one of {', '.join(presets)}.")
-    return tyro.cli(config_type, default=presets[name], args=arguments)
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(config_type, default=presets[name], args=arguments)
+    except SystemExit as stop:
+        if refusal := _refusal_behind(stop):
+            raise refusal from None
+        sys.stderr.write(heard.getvalue())
+        raise
+
+
+def _refusal_behind(stop: BaseException) -> ValueError | None:
+    """The sentence of a config's own check, which tyro would break over the lines of a box."""
+    error = stop.__context__
+    while error is not None:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if isinstance(error, ValueError) and "__post_init__" in frames:
+            return error
+        error = error.__context__
+    return None
 
 
 def default_preset() -> str:

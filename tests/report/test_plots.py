@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from synscale_jax.report.plots import COLORS, learning_curves
+
+LABELS = {"baseline": "baseline", "synscaw": "SynScaW", "synscal": "SynScaL"}
+
+
+def run(epochs, shift, status="finished"):
+    history = [
+        {
+            "train_loss": 2 / (i + 1) + shift,
+            "train_accuracy": 1 - 1 / (i + 2) - shift / 4,
+            "test_loss": 2 / (i + 1) + 2 * shift,
+            "test_accuracy": 0.9 - 1 / (i + 2) - shift / 4,
+        }
+        for i in range(epochs)
+    ]
+    return {"status": status, "history": history}
+
+
+def share(path, color):
+    """Share of pixels near a colour."""
+    pixels = np.asarray(Image.open(path).convert("RGB"), float) / 255
+    return (np.abs(pixels - to_rgb(color)).max(-1) < 0.02).mean()
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """Every text of the figures that are drawn."""
+    from matplotlib.figure import Figure
+
+    found, save = [], Figure.savefig
+
+    def saving(figure, *args, **kwargs):
+        from matplotlib.text import Text
+
+        save(figure, *args, **kwargs)
+        found.extend(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", saving)
+    return found
+
+
+def test_every_method_is_drawn_in_its_colour_with_its_label(tmp_path, texts):
+    results = {name: [run(5, i / 4), run(5, i / 4 + 0.1)] for i, name in enumerate(LABELS)}
+    learning_curves(results, LABELS, "a title", tmp_path / "figure.png")
+    assert Image.open(tmp_path / "figure.png").size == (1350, 930)
+    assert all(share(tmp_path / "figure.png", COLORS[name]) > 1e-3 for name in LABELS)
+    assert {"a title", *LABELS.values(), "epoch"} < set(texts)
+    assert {"training cross-entropy", "test accuracy (%)"} < set(texts)
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+def test_diverged_runs_are_counted_in_the_legend(tmp_path, texts):
+    results = {
+        "baseline": [run(5, 0)],
+        "synscaw": [run(5, 0.2), run(2, 0.3, "diverged")],
+        "synscal": [run(0, 0, "diverged")],
+    }
+    learning_curves(results, LABELS, "a title", tmp_path / "figure.png")
+    assert {"baseline", "SynScaW (1 of 2 diverged)", "SynScaL (1 of 1 diverged)"} < set(texts)
+    assert share(tmp_path / "figure.png", COLORS["synscaw"]) > 1e-3
+
+
+def test_a_single_epoch_is_visible(tmp_path):
+    learning_curves({"synscaw": [run(1, 0)]}, LABELS, "one", tmp_path / "figure.png")
+    assert share(tmp_path / "figure.png", COLORS["synscaw"]) > 2e-4
