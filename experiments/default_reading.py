@@ -14,7 +14,10 @@ The default is the first candidate that at both rates
     python experiments/default_reading.py --candidates norm_restored --rates 0.1
     python experiments/default_reading.py --table             # only draw the table
 
-A run that lives 200 epochs takes about 12 minutes on one core, one that diverges less; finished
+Outcome: what the text says diverges within 7 epochs at 0.01 and within one at 0.1, with the output
+layer or without; restoring each neuron's norm passes at both rates and is the default.
+
+A run that lives 200 epochs takes about 20 minutes of one core, one that diverges less; finished
 runs are kept in results/default_reading/ and not run again.
 """
 
@@ -47,19 +50,24 @@ RESULTS = pathlib.Path(__file__).parent.parent / "results" / "default_reading"
 
 # The readings in order of closeness to the text; γ, the layers and `every_k` are set per run.
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "text": {},
-    "text_sampled": {"target": "layer_noise_sampled"},
-    "output_left_out": {"scale_output": False},
+    "text": {"restore_norm": False},
+    "text_sampled": {"target": "layer_noise_sampled", "restore_norm": False},
+    "output_left_out": {"scale_output": False, "restore_norm": False},
     "norm_restored": {"restore_norm": True},
-    "every_epoch": {"every_k": "epoch"},
-    "change_bounded": {"max_relative_change": 0.01},
-    "every_epoch_change_bounded": {"every_k": "epoch", "max_relative_change": 0.01},
+    "every_epoch": {"every_k": "epoch", "restore_norm": False},
+    "change_bounded": {"max_relative_change": 0.01, "restore_norm": False},
+    "every_epoch_change_bounded": {
+        "every_k": "epoch",
+        "max_relative_change": 0.01,
+        "restore_norm": False,
+    },
     "notebook": {
         "target": 0.1,
         "measured_on": "noise",
         "granularity": "layer",
         "clip": 1.0,
         "every_k": "epoch",
+        "restore_norm": False,
     },
 }
 
@@ -149,7 +157,7 @@ def run(name: str, rate: float) -> dict:
     data = load_images("mnist")
     train, held_out = split_validation(data.train, 10_000)
     steps = len(train.images) // BATCH
-    reading = dict(CANDIDATES.get(name, {}))
+    reading = dict(CANDIDATES.get(name, {"restore_norm": False}))
     if reading.get("every_k") == "epoch":
         reading["every_k"] = steps
     is_baseline = name == "baseline"
@@ -206,8 +214,9 @@ def paired_interval(ours: dict, baseline: dict) -> tuple[float, float]:
 
 
 def mean_change(result: dict) -> float:
-    """Mean over the run of the relative change a step (not a number where it diverged)."""
-    return float(np.mean([epoch["relative_change"] or np.nan for epoch in result["history"]]))
+    """Mean relative change a step, over the epochs that ended with finite numbers."""
+    changes = [epoch["relative_change"] for epoch in result["history"]]
+    return float(np.mean([change for change in changes if change is not None] or [0.0]))
 
 
 def judge(result: dict, baseline: dict) -> str:
@@ -249,7 +258,7 @@ def row(name: str, rate: float, baseline: dict) -> list[str]:
     """One run's cells."""
     path = path_of(name, rate)
     if not path.exists():
-        return [name, f"{rate:g}", *[""] * 6, "not run"]
+        return [name, f"{rate:g}", *[""] * 6, "not run: an earlier one passes"]
     result = json.loads(path.read_text())
     last, lives = result["history"][-1], result["verdict"] == "lives"
     low, high = paired_interval(result, baseline)
@@ -261,7 +270,7 @@ def row(name: str, rate: float, baseline: dict) -> list[str]:
         f"{last['validation_error']:.2f}",
         f"{low:+.2f} to {high:+.2f}" if lives and compared else "",
         f"{last['test_error']:.2f}",
-        f"{last['largest_weight'] or np.nan:.2f}",
+        "not finite" if last["largest_weight"] is None else f"{last['largest_weight']:.2f}",
         f"{mean_change(result):.1e}",
         judge(result, baseline) if compared else "",
     ]

@@ -73,7 +73,7 @@ def synscaw(
     every_k: int = 1,
     clip: Number | None = None,
     max_relative_change: Number | None = None,
-    restore_norm: bool = False,
+    restore_norm: bool = True,
     skip_silent_inputs: bool = False,
     scale_output: bool = True,
     layers: Sequence[Layer] | None = None,
@@ -118,7 +118,15 @@ def synscaw(
 
     .. rubric:: Stability
 
-    DEFAULT_FIGURES
+    As the text has it (``restore_norm=False``) the rule diverges: dw/dt = γ ẑ w² reaches infinity
+    in finite time wherever the gap does not close. On the paper's MNIST network it took 7 epochs at
+    γ = 0.01 and one at 0.1, with a sampled target and without the output layer no longer. The
+    default is the reading closest to the text that keeps weights below 10 for 200 epochs at γ 0.01
+    and 0.1, harms no more than chance would and still changes weights: each neuron's weight norm is
+    restored after scaling. One seed: largest weight 6.9 and 2.8 (baseline 0.8), held-out error
+    2.01 % and 1.83 % (baseline 1.85 %; 95 % intervals of the difference −0.05 to +0.37 and −0.22 to
+    +0.18), test error 1.94 % and 1.70 % (baseline 1.52 %), mean relative change a step 8.5e-4 and
+    2.8e-3. ``experiments/default_reading.py`` has every candidate's figures.
 
     Args:
       scaling_rate: γ, a number of 0 or more or a schedule of the step count.

@@ -48,7 +48,7 @@ class SynScaWSettings:
     """Bound on abs(w² ẑ)."""
     max_relative_change: float | None = None
     """Bound on a step's relative change of a weight."""
-    restore_norm: bool = False
+    restore_norm: bool = True
     """Restore each neuron's weight norm after scaling."""
     skip_silent_inputs: bool = False
     """Leave out synapses whose input was silent throughout the batch."""
@@ -165,7 +165,7 @@ def compare(
     if data.name != data_name:
         experiment = experiment.replace(data_name, data.name)
         folder = config.output / data.name if config.output else folder.with_name(experiment)
-        published = Published(f"nothing is published for {data.name}", {}, {})
+        published = Published(f"nothing for {data.name}", {}, {})
         config = _for_digits(config, data)
     with _refusals():
         split_data(data, config.train)
