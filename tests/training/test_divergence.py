@@ -43,7 +43,7 @@ def strict(text):
     ],
 )
 def test_huge_scaling_rate_diverges_and_says_where(rate, told, tmp_path, monkeypatch, capfd):
-    program = job.make_program(methods.synscaw(rate))
+    program = job.make_program(methods.synscaw(rate, restore_norm=False))
     result = train(program, 0, tmp_path / "run", show_progress=False)
     assert result["status"] == "diverged" and result["steps_planned"] == 36
     match = re.fullmatch(f"SynScaW diverged: {told}", result["message"])
