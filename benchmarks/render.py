@@ -18,9 +18,9 @@ README = HERE / "README.md"
 
 # Why a row falls short, by a part of its label; what is not here has not been looked into.
 CAUSES: dict[str, str] = {
-    "norm restored, every 10 steps": (
-        "the branch needs the optimizer's update in memory, on idle steps, too; elsewhere it is "
-        "fused with the weights' addition"
+    "norm restored": (
+        "the sums over the weights need the optimizer's update in memory, on idle steps, too, where it "
+        "is otherwise fused with the weights' addition"
     ),
     "sampled": "a forward pass of 100 noise examples and their random numbers",
     "measured on noise": "a forward pass of 100 noise examples and their random numbers",
