@@ -16,14 +16,10 @@ import dataclasses
 from typing import Literal
 
 from synscale_jax.models import cifar_resnet
-from synscale_jax.training.comparison import (
-    NOT_SAID,
-    ComparisonConfig,
-    Published,
-    compare,
-    run_experiment,
-)
+from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.comparison import NOT_SAID, Published, compare
 from synscale_jax.training.config import TrainConfig
+from synscale_jax.training.settings import ComparisonConfig
 
 PUBLISHED = Published(
     "paper, table I, CIFAR-100 × ResNet32, one run",

@@ -11,7 +11,7 @@ error 41.47 % (baseline), 41.15 % (SynScaW), 40.80 % (SynScaL), one run each. Th
 Give the same command again to go on after an interruption.
 """
 
-from synscale_jax.training.comparison import run_experiment
+from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.mlp_protocols import MLPConfig, compare_mlp, mlp_presets
 
 PAPER = {"baseline": 41.47, "synscaw": 41.15, "synscal": 40.80}

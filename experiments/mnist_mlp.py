@@ -11,7 +11,7 @@ epochs, best accuracy 98.35, 98.40 and 98.53 %, chosen on the test set.
 Give the same command again to go on after an interruption.
 """
 
-from synscale_jax.training.comparison import run_experiment
+from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.mlp_protocols import MLPConfig, compare_mlp, mlp_presets
 
 PAPER = {"baseline": 1.21, "synscaw": 1.14, "synscal": 1.12}

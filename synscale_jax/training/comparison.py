@@ -4,115 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
 import pathlib
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
 from flax import linen as nn
 
 from synscale_jax.data import DataNotAvailable, ImageSet, load_images
 from synscale_jax.report import tables
 from synscale_jax.report.plots import learning_curves
-from synscale_jax.training import methods
-from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.loop import train
 from synscale_jax.training.program import Program, split_data
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.runs import RunError
-
-MethodName = Literal["baseline", "synscaw", "synscal"]
-
-
-@dataclasses.dataclass(frozen=True)
-class SynScaWSettings:
-    """SynScaW; see ``synscale_jax.synscaw`` for what each reading means."""
-
-    scaling_rate: float = 0.01
-    """γ."""
-    target: Literal["layer_noise", "layer_noise_sampled", "uniform"] | float = "layer_noise"
-    """Target activity, by name or a constant."""
-    measured_on: Literal["batch", "noise"] = "batch"
-    """Where the activity is measured."""
-    granularity: Literal["neuron", "layer"] = "neuron"
-    """One gap a neuron or one a layer."""
-    norm_reading: Literal["pre_norm", "batch_norm", "running_norm"] = "pre_norm"
-    """Where normalised layers are read."""
-    every_k: int | Literal["epoch"] = 1
-    """Scale after every so many optimizer steps, or after each epoch."""
-    clip: float | None = None
-    """Bound on abs(w² ẑ)."""
-    max_relative_change: float | None = None
-    """Bound on a step's relative change of a weight."""
-    restore_norm: bool = True
-    """Restore each neuron's weight norm after scaling."""
-    skip_silent_inputs: bool = False
-    """Leave out synapses whose input was silent throughout the batch."""
-    scale_output: bool = True
-    """Scale the output layer, too."""
-
-    def method(self) -> methods.Method:
-        """The method with these settings."""
-        return methods.synscaw(**dataclasses.asdict(self))
-
-
-@dataclasses.dataclass(frozen=True)
-class SynScaLSettings:
-    """SynScaL; see ``synscale_jax.synscal``."""
-
-    scaling_rate: float = 1.0
-    """γ."""
-    reading: Literal["per_example", "per_example_mean", "batch_mean", "mean_logit"] = "per_example"
-    """Which mean of which activity."""
-
-    def method(self) -> methods.Method:
-        """The method with these settings."""
-        return methods.synscal(**dataclasses.asdict(self))
-
-
-@dataclasses.dataclass(frozen=True)
-class ComparisonConfig:
-    """Settings of a comparison; each can be overridden on the command line."""
-
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=TrainConfig
-    )
-    """How each network is trained."""
-    synscaw: SynScaWSettings = SynScaWSettings()
-    """SynScaW."""
-    synscal: SynScaLSettings = SynScaLSettings()
-    """SynScaL."""
-    methods: tuple[MethodName, ...] = ("baseline", "synscaw", "synscal")
-    """What to compare."""
-    seeds: tuple[int, ...] = (0,)
-    """Every method is trained with each of these seeds."""
-    output: pathlib.Path | None = None
-    """Folder of runs, table and figure; by default runs/<experiment>-<preset>."""
-    restart: bool = False
-    """Begin anew; earlier runs are kept aside."""
-    fallback: bool = True
-    """Where the images cannot be had, go on with scikit-learn's digits (and say so everywhere)."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("methods", self.methods), ("seeds", self.seeds)):
-            if not value or len(set(value)) != len(value):
-                raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds={self.seeds} has a negative seed: use 0 or more.")
-        self.chosen_methods()
-
-    def chosen_methods(self) -> list[methods.Method]:
-        """The methods to compare; refuses impossible settings."""
-        made = {
-            "baseline": methods.baseline(),
-            "synscaw": self.synscaw.method(),
-            "synscal": self.synscal.method(),
-        }
-        return [made[name] for name in self.methods]
+from synscale_jax.training.settings import ComparisonConfig, SynScaWSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +176,7 @@ def _settings(config: ComparisonConfig, data: ImageSet, ours: Mapping[str, Any])
 
 def _reading(settings: SynScaWSettings) -> str:
     """The target, and what else is not as in the paper's text."""
-    plain = SynScaWSettings()
+    plain = SynScaWSettings(restore_norm=False)  # as the text has it
     others = [
         f"{field.name} {getattr(settings, field.name)}"
         for field in dataclasses.fields(settings)
@@ -353,67 +260,3 @@ def _origin(run: Mapping[str, Any]) -> str:
         f"{versions}; {run['device']}, {run['cpu']}; convolutions {run['convolution']}{commit}. "
         f"`{run['command']}`"
     )
-
-
-def run_experiment(
-    main: Callable[[Any], Any], config_type: type, presets: Mapping[str, Any]
-) -> None:
-    """Parse the command line over a preset, run, and turn refusals into one sentence.
-
-    ``--preset NAME`` gives the defaults that every other option overrides.
-
-    Args:
-      main: takes the resolved config.
-      config_type: a frozen dataclass with a field ``preset``.
-      presets: name -> config.
-    """
-    try:
-        config = resolve(config_type, presets, sys.argv[1:])
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    try:
-        main(config)
-    except RunError as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:  # while nothing was training, or the second one
-        print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def resolve(config_type: type, presets: Mapping[str, Any], arguments: list[str]) -> Any:
-    """The config that a command line asks for."""
-    name = default_preset()
-    for index, argument in enumerate(arguments):
-        if argument == "--preset" and index + 1 < len(arguments):
-            name = arguments[index + 1]
-        elif argument.startswith("--preset="):
-            name = argument.removeprefix("--preset=")
-    if name not in presets:
-        raise ValueError(f"--preset {name} is unknown: use one of {', '.join(presets)}.")
-    heard = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(heard):
-            return tyro.cli(config_type, default=presets[name], args=arguments)
-    except SystemExit as stop:
-        if refusal := _refusal_behind(stop):
-            raise refusal from None
-        sys.stderr.write(heard.getvalue())
-        raise
-
-
-def _refusal_behind(stop: BaseException) -> ValueError | None:
-    """The sentence of a config's own check, which tyro would break over the lines of a box."""
-    error = stop.__context__
-    while error is not None:
-        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if isinstance(error, ValueError) and "__post_init__" in frames:
-            return error
-        error = error.__context__
-    return None
-
-
-def default_preset() -> str:
-    """``"paper"`` where an accelerator is found, else ``"laptop"``."""
-    import jax
-
-    return "laptop" if jax.default_backend() == "cpu" else "paper"

@@ -8,14 +8,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from synscale_jax.models import MLP
-from synscale_jax.training.comparison import (
-    ComparisonConfig,
-    Published,
-    SynScaLSettings,
-    SynScaWSettings,
-    compare,
-)
+from synscale_jax.training.comparison import NOT_SAID, Published, compare
 from synscale_jax.training.config import TrainConfig
+from synscale_jax.training.settings import ComparisonConfig, SynScaLSettings, SynScaWSettings
 
 Preset = Literal["smoke", "laptop", "paper", "port"]
 
@@ -24,7 +19,7 @@ PAPER_PROTOCOL: Mapping[str, Any] = MappingProxyType(
     {
         "network": "MLP 1024-1024",
         "test images": 10_000,
-        "checkpoint chosen on": "not said",
+        "checkpoint chosen on": NOT_SAID,
         "epochs": 200,
         "batch": 100,
         "optimizer": "adam",
@@ -33,7 +28,9 @@ PAPER_PROTOCOL: Mapping[str, Any] = MappingProxyType(
         "augmentation": "none",
         "normalization": "none",
         "SynScaW γ": 0.01,
+        "SynScaW reading": NOT_SAID,
         "SynScaL γ": 1.0,
+        "SynScaL reading": NOT_SAID,
     }
 )
 PORT_PROTOCOL: Mapping[str, Any] = MappingProxyType(
@@ -46,6 +43,8 @@ PORT_PROTOCOL: Mapping[str, Any] = MappingProxyType(
         "decay": "× 0.94 after epochs 4, 9, 14, …",
         "normalization": (0.1307, 0.3081),
         "SynScaW γ": 0.1,
+        "SynScaW reading": "the notebook's",
+        "SynScaL reading": "mean_logit",
     }
 )
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from synscale_jax.report.plots import COLORS
-from synscale_jax.training.comparison import resolve, run_experiment
+from synscale_jax.training.command_line import resolve, run_experiment
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "cifar100_resnet.py"
 sys.path.insert(0, str(SCRIPT.parent))

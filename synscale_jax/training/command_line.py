@@ -1,0 +1,78 @@
+"""The command line of an experiment: presets, and refusals in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tyro
+
+from synscale_jax.training.runs import RunError
+
+
+def run_experiment(
+    main: Callable[[Any], Any], config_type: type, presets: Mapping[str, Any]
+) -> None:
+    """Parse the command line over a preset, run, and turn refusals into one sentence.
+
+    ``--preset NAME`` gives the defaults that every other option overrides.
+
+    Args:
+      main: takes the resolved config.
+      config_type: a frozen dataclass with a field ``preset``.
+      presets: name -> config.
+    """
+    try:
+        config = resolve(config_type, presets, sys.argv[1:])
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    try:
+        main(config)
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:  # while nothing was training, or the second one
+        print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def resolve(config_type: type, presets: Mapping[str, Any], arguments: list[str]) -> Any:
+    """The config that a command line asks for."""
+    name = default_preset()
+    for index, argument in enumerate(arguments):
+        if argument == "--preset" and index + 1 < len(arguments):
+            name = arguments[index + 1]
+        elif argument.startswith("--preset="):
+            name = argument.removeprefix("--preset=")
+    if name not in presets:
+        raise ValueError(f"--preset {name} is unknown: use one of {', '.join(presets)}.")
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(config_type, default=presets[name], args=arguments)
+    except SystemExit as stop:
+        if refusal := _refusal_behind(stop):
+            raise refusal from None
+        sys.stderr.write(heard.getvalue())
+        raise
+
+
+def _refusal_behind(stop: BaseException) -> ValueError | None:
+    """The sentence of a config's own check, which tyro would break over the lines of a box."""
+    error = stop.__context__
+    while error is not None:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if isinstance(error, ValueError) and "__post_init__" in frames:
+            return error
+        error = error.__context__
+    return None
+
+
+def default_preset() -> str:
+    """``"paper"`` where an accelerator is found, else ``"laptop"``."""
+    import jax
+
+    return "laptop" if jax.default_backend() == "cpu" else "paper"
