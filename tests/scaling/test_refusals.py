@@ -102,5 +102,6 @@ def test_silent_inputs_need_presynaptic():
 
 def test_flax_variables_with_their_outer_params_are_understood():
     variables = {"params": PARAMS}
-    updates, _ = update(ss.synscaw(0.5, target=0.5), variables, activity={"dense": jnp.zeros(2)})
+    transform = ss.synscaw(0.5, target=0.5, restore_norm=False)
+    updates, _ = update(transform, variables, activity={"dense": jnp.zeros(2)})
     assert float(jnp.abs(updates["params"]["dense"]["kernel"]).max()) > 0
