@@ -19,8 +19,8 @@ README = HERE / "README.md"
 # Why a row falls short, by a part of its label; what is not here has not been looked into.
 CAUSES: dict[str, str] = {
     "norm restored": (
-        "the sums over the weights need the optimizer's update in memory, on idle steps, too, where it "
-        "is otherwise fused with the weights' addition"
+        "its sums over the weights need the optimizer's update in memory, on idle steps, too; "
+        "without them it is fused with the weights' addition"
     ),
     "sampled": "a forward pass of 100 noise examples and their random numbers",
     "measured on noise": "a forward pass of 100 noise examples and their random numbers",
