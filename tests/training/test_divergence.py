@@ -35,19 +35,17 @@ def strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-@pytest.mark.parametrize(
-    ("rate", "told"),
-    [
-        (1e6, r"the loss of step (\d+) \(epoch 1\) .*in the activity of layer '(dense0|head)'\."),
-        (1e30, r"step (\d+) \(epoch 1\) left .*in the weights of layer '(dense0|head)'\."),
-    ],
-)
-def test_huge_scaling_rate_diverges_and_says_where(rate, told, tmp_path, monkeypatch, capfd):
-    program = job.make_program(methods.synscaw(rate, restore_norm=False))
+def test_huge_scaling_rate_diverges_and_says_where(tmp_path, monkeypatch, capfd):
+    program = job.make_program(methods.synscaw(1e6, restore_norm=False))
     result = train(program, 0, tmp_path / "run", show_progress=False)
     assert result["status"] == "diverged" and result["steps_planned"] == 36
-    match = re.fullmatch(f"SynScaW diverged: {told}", result["message"])
-    assert match and int(match[1]) - 1 <= result["steps_run"] <= int(match[1])
+    # The weights grow until what they carry overflows.
+    match = re.fullmatch(
+        r"SynScaW diverged: the loss of step (\d+) \(epoch 1\) is not finite though all weights "
+        r"are; the first bad numbers are in the activity of layer '(dense0|head)'\.",
+        result["message"],
+    )
+    assert match and int(match[1]) == result["steps_run"] + 1
     assert result["message"] in capfd.readouterr().err
     assert strict((tmp_path / "run" / "result.json").read_text()) == result
     assert "state_hash" not in result and result["history"] == []
