@@ -17,8 +17,9 @@ from typing import Literal
 
 from synscale_jax.models import cifar_resnet
 from synscale_jax.training.command_line import run_experiment
-from synscale_jax.training.comparison import NOT_SAID, Published, compare
+from synscale_jax.training.comparison import compare
 from synscale_jax.training.config import TrainConfig
+from synscale_jax.training.published import NOT_SAID, TABLE_I_PROTOCOL, Published
 from synscale_jax.training.settings import ComparisonConfig
 
 PUBLISHED = Published(
@@ -29,19 +30,7 @@ PUBLISHED = Published(
         "shortcut": NOT_SAID,
         "data": "cifar100",
         "training images": 50_000,
-        "test images": 10_000,
-        "checkpoint chosen on": NOT_SAID,
-        "epochs": 200,
-        "batch": 100,
-        "optimizer": "adam",
-        "learning rate": 5e-4,
-        "decay": "× 0.94 every 5 epochs",
-        "augmentation": "none",
-        "normalization": "none",
-        "SynScaW γ": 0.01,
-        "SynScaW reading": NOT_SAID,
-        "SynScaL γ": 1.0,
-        "SynScaL reading": "per_example",
+        **TABLE_I_PROTOCOL,
     },
 )
 

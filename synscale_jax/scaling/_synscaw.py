@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from synscale_jax.scaling._activations import Activation, activation_function
-from synscale_jax.scaling._gap import LayerInputs, Number, Reading, sums_over
+from synscale_jax.scaling._gap import LayerInputs, Number, Reading
 from synscale_jax.scaling._layers import (
     Layer,
     Path,
@@ -21,6 +21,7 @@ from synscale_jax.scaling._layers import (
     leaves_by_path,
     path_of,
 )
+from synscale_jax.scaling._step import Limits, heard_inputs, scaling_step
 
 MISSING_ACTIVITY = (
     "synscaw(measured_on='batch') needs the batch's mean activities: call "
@@ -54,14 +55,6 @@ class SynScaWState(NamedTuple):
 
     count: Array  # shape=(), dtype=int32: optimizer steps seen
     mean_gap: dict[str, Array]  # layer name -> mean |ẑ| when last scaled, shape=(), float32
-
-
-class Limits(NamedTuple):
-    """The stabilisers of one scaling step."""
-
-    clip: Number | None
-    max_relative_change: Number | None
-    restore_norm: bool
 
 
 class _Factors(NamedTuple):
@@ -245,7 +238,7 @@ def synscaw(
             gaps[layer.name] = jnp.mean(jnp.abs(gap))
             path = (*layer.path, layer.kernel)
             if allowed is None or allowed[path]:
-                heard = _heard(layer, kernel, entered) if skip_silent_inputs else None
+                heard = heard_inputs(layer, kernel, entered) if skip_silent_inputs else None
                 factors[path] = _Factors(gap, heard)
         return factors, gaps
 
@@ -324,58 +317,6 @@ def _apply(updates: Any, params: Any, changes: dict, rate: Array, limits: Limits
         return jnp.where(step == 0, update, scaled)  # −0 + 0 would lose the sign bit
 
     return jax.tree_util.tree_map_with_path(scale_leaf, updates, params, is_leaf=is_hole)
-
-
-def scaling_step(
-    weights: Array,
-    gap: Array,
-    layer: Layer,
-    rate: Array,
-    limits: Limits,
-    heard: Array | None = None,
-) -> Array:
-    """γ w² ẑ within its limits, of the shape of the weights, exactly 0 where ẑ is."""
-    pre, _ = layer.axes.split(weights.ndim)
-    gap = jnp.expand_dims(gap, pre)
-    if limits.clip is not None:
-        step = rate * jnp.clip(jnp.square(weights) * gap, -limits.clip, limits.clip)
-    elif limits.max_relative_change is not None:
-        bound = limits.max_relative_change
-        step = weights * jnp.clip(rate * weights * gap, -bound, bound)
-    else:
-        step = rate * jnp.square(weights) * gap
-    if heard is not None:
-        step = jnp.where(heard, step, 0)
-    return _restore_norm(weights, step, pre) if limits.restore_norm else step
-
-
-def _restore_norm(weights: Array, step: Array, pre: tuple[int, ...]) -> Array:
-    """Change the step so that every neuron's weight vector keeps its norm.
-
-    With r = ‖w‖ / ‖w + δ‖ the step becomes r (w + δ) − w = δ + (r − 1)(w + δ); r − 1 comes from
-    log1p and expm1, since the difference of nearly equal norms would lose it.
-    """
-    squared, growth = sums_over(pre, jnp.square(weights), step * (2 * weights + step))
-    growth = jnp.where(squared > 0, growth / jnp.where(squared > 0, squared, 1), 0)
-    shrink = jnp.expm1(-0.5 * jnp.log1p(growth))
-    return step + shrink * (weights + step)
-
-
-def _heard(layer: Layer, kernel: Array, entered: dict) -> Array:
-    """Which inputs were not zero throughout the batch, broadcastable to the kernel."""
-    value = entered.get(layer.path)
-    pre, _ = layer.axes.split(kernel.ndim)
-    if value is None or value.shape[-1] != kernel.shape[pre[-1]]:
-        got = "nothing" if value is None else f"an array of shape {value.shape}"
-        raise ValueError(
-            f"skip_silent_inputs=True needs what entered layer {layer.name!r} (kernel "
-            f"{kernel.shape}), got {got}: pass presynaptic= to update, from a collector called "
-            "with presynaptic=True."
-        )
-    heard = jnp.any(value != 0, axis=tuple(range(value.ndim - 1)))
-    shape = [1] * kernel.ndim
-    shape[pre[-1]] = heard.shape[0]
-    return heard.reshape(shape)
 
 
 def _flags(mask: Any, params: Any) -> dict | None:

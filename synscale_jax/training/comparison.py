@@ -18,26 +18,9 @@ from synscale_jax.report.plots import learning_curves
 from synscale_jax.training.loop import train
 from synscale_jax.training.program import Program, split_data
 from synscale_jax.training.provenance import write_text
+from synscale_jax.training.published import NOT_SAID, Published
 from synscale_jax.training.runs import RunError
 from synscale_jax.training.settings import ComparisonConfig, SynScaWSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """What the paper (or the port) printed for this comparison.
-
-    Attributes:
-      source: where, e.g. ``"paper, table I"``.
-      errors: method name -> test error in percent.
-      protocol: the settings it was obtained with, by name, beside which ours are printed.
-    """
-
-    source: str
-    errors: Mapping[str, float]
-    protocol: Mapping[str, Any]
-
-
-NOT_SAID = "not said"  # a published protocol's silence: what we do is a choice, no deviation
 
 
 def compare(

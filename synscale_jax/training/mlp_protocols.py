@@ -8,34 +8,17 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from synscale_jax.models import MLP
-from synscale_jax.training.comparison import NOT_SAID, Published, compare
+from synscale_jax.training.comparison import compare
 from synscale_jax.training.config import TrainConfig
+from synscale_jax.training.published import TABLE_I_PROTOCOL, Published
 from synscale_jax.training.settings import ComparisonConfig, SynScaLSettings, SynScaWSettings
 
 Preset = Literal["smoke", "laptop", "paper", "port"]
 
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
-PAPER_PROTOCOL: Mapping[str, Any] = MappingProxyType(
-    {
-        "network": "MLP 1024-1024",
-        "test images": 10_000,
-        "checkpoint chosen on": NOT_SAID,
-        "epochs": 200,
-        "batch": 100,
-        "optimizer": "adam",
-        "learning rate": 5e-4,
-        "decay": "× 0.94 every 5 epochs",
-        "augmentation": "none",
-        "normalization": "none",
-        "SynScaW γ": 0.01,
-        "SynScaW reading": NOT_SAID,
-        "SynScaL γ": 1.0,
-        "SynScaL reading": NOT_SAID,
-    }
-)
 PORT_PROTOCOL: Mapping[str, Any] = MappingProxyType(
     {
-        **PAPER_PROTOCOL,
+        **TABLE_I_PROTOCOL,
         "network": "MLP 1024",
         "checkpoint chosen on": "test",
         "epochs": 24,
@@ -108,7 +91,7 @@ def compare_mlp(
         protocol = images | dict(PORT_PROTOCOL)
     else:
         source, errors = f"paper, table I, {data_name} × MLP, one run", paper
-        protocol = images | dict(PAPER_PROTOCOL)
+        protocol = images | {"network": "MLP 1024-1024"} | dict(TABLE_I_PROTOCOL)
     compare(
         config,
         data_name,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import synscale_jax as ss
 from synscale_jax.scaling import gaussian_mean, uniform_mean
 from synscale_jax.scaling._gap import _noise_activity
-from synscale_jax.scaling._synscaw import Limits, scaling_step
+from synscale_jax.scaling._step import Limits, scaling_step
 
 LAYER = ss.Layer(("dense",))
 
