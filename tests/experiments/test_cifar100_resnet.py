@@ -59,7 +59,7 @@ PAPER = {
     ("preset", "depth", "deviations"),
     [
         ("paper", 32, {}),
-        ("laptop", 14, {"epochs", "train_examples", "test_examples", "validation_examples"}),
+        ("laptop", 20, {"epochs", "train_examples", "test_examples", "validation_examples"}),
         (
             "smoke",
             8,
