@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import paired
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 from ours import EXAMPLES, pixels
-from torch import nn
+from torch import nn  # pyright: ignore[reportMissingImports]
 
 ADAMS: dict[str, dict[str, Any]] = {
     "default": {},
