@@ -80,8 +80,9 @@ def train(
         if result_path.exists():
             return _read(result_path)
         try:
+            origin = provenance()  # before training: the checkout may move on meanwhile
             outcome = _train(program, seed, folder, show_progress, signals)
-            result = {**identity, **outcome, "convolution": convolution_path(), **provenance()}
+            result = {**identity, **outcome, "convolution": convolution_path(), **origin}
             write_json(result_path, result)
         except Exception as error:
             if _is_about_writing(error):
