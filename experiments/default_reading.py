@@ -48,9 +48,9 @@ LAYERS = tuple(ss.Layer((name,), output=name == "head") for name in ("dense0", "
 LARGEST_WEIGHT, LEAST_CHANGE = 10.0, 1e-6
 RESULTS = pathlib.Path(__file__).parent.parent / "results" / "default_reading"
 
-ORIGIN = """These runs were started from uncommitted states around ffc20a7 (`norm_restored` at 0.1: around
-e11009c) and wrote down the commit of the moment they ended, since mended. Their images came through
-a stand-in for `load_images` whose arrays were compared with it afterwards and were equal;
+ORIGIN = """These runs were started from uncommitted states around ffc20a7 (`norm_restored` at 0.1:
+around e11009c) and wrote down the commit of the moment they ended, since mended. Their images came
+through a stand-in for `load_images` whose arrays were compared with it afterwards and were equal;
 `data_hash` and `restore_norm`, then no default, were filled in by hand. SynScaW's arithmetic has
 been reordered for speed since: a rerun agrees to rounding, which 200 epochs amplify."""
 
