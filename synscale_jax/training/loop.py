@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -26,9 +27,27 @@ from synscale_jax.training.program import Program, TrainState
 from synscale_jax.training.provenance import provenance, write_json
 from synscale_jax.training.runs import Interrupted, RunError, Signals, run_folder, write_lines
 
+FIRST_STEPS = 50  # whose losses a result keeps, so that a rerun can be compared
+
 
 class NotFiniteError(RuntimeError):
     """Training diverged; the message names the step and the layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What else is measured, and kept in the result.
+
+    Attributes:
+      each_epoch: program and state after an epoch -> what is added to the epoch's line.
+      at_end: program, the state before the first step and the last one -> ``result["measured"]``.
+    """
+
+    each_epoch: Callable[[Program, TrainState], Mapping[str, Any]] | None = None
+    at_end: Callable[[Program, TrainState, TrainState], Mapping[str, Any]] | None = None
+
+
+NOTHING_ELSE = Measures()
 
 
 @dataclasses.dataclass
@@ -39,6 +58,7 @@ class Progress:
     epoch_entropy: float = 0.0
     epoch_correct: int = 0
     seconds: float = 0.0
+    first_losses: list[float] = dataclasses.field(default_factory=list)  # to check a rerun by
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -47,6 +67,7 @@ def train(
     seed: int,
     folder: pathlib.Path | str,
     *,
+    measures: Measures = NOTHING_ELSE,
     restart: bool = False,
     show_progress: bool = True,
 ) -> dict[str, Any]:
@@ -61,6 +82,7 @@ def train(
       program: what is trained.
       seed: of initial weights, order of examples and whatever else is random.
       folder: the run's own folder.
+      measures: what else is to be kept.
       restart: begin anew and keep an earlier run aside.
       show_progress: whether to draw a progress bar on stderr.
 
@@ -69,6 +91,7 @@ def train(
 
     Raises:
       RunError: if the folder cannot be used, see :func:`run_folder`, or the disk is full.
+      Busy: if another process is training it.
       Interrupted: after saving, when a signal asked to stop.
     """
     identity = _identity(program, seed)
@@ -81,7 +104,8 @@ def train(
             return _read(result_path)
         try:
             origin = provenance()  # before training: the checkout may move on meanwhile
-            outcome = _train(program, seed, folder, show_progress, signals)
+            outcome = _train(program, seed, folder, measures, show_progress, signals)
+            outcome["config_hash"] = config_hash(identity)
             result = {**identity, **outcome, "convolution": convolution_path(), **origin}
             write_json(result_path, result)
         except Exception as error:
@@ -95,12 +119,17 @@ def train(
 
 
 def _train(
-    program: Program, seed: int, folder: pathlib.Path, show_progress: bool, signals: Signals
+    program: Program,
+    seed: int,
+    folder: pathlib.Path,
+    measures: Measures,
+    show_progress: bool,
+    signals: Signals,
 ) -> dict[str, Any]:
     """The run itself; returns when its last checkpoint is written."""
     key = jax.device_put(jax.random.key(seed), replicated(program.mesh))
     with Checkpointer(folder / "checkpoints") as checkpointer:
-        run = _Run(program, key, folder, checkpointer)
+        run = _Run(program, key, folder, checkpointer, measures)
         run.resume()
         with tqdm(
             total=program.total_steps * program.config.batch,
@@ -122,10 +151,15 @@ class _Run:
     """One run under way."""
 
     def __init__(
-        self, program: Program, key: jax.Array, folder: pathlib.Path, checkpointer: Checkpointer
+        self,
+        program: Program,
+        key: jax.Array,
+        folder: pathlib.Path,
+        checkpointer: Checkpointer,
+        measures: Measures,
     ) -> None:
         self.program, self.key, self.folder = program, key, folder
-        self.checkpointer = checkpointer
+        self.checkpointer, self.measures = checkpointer, measures
         self.progress = Progress()
         self.state: TrainState
 
@@ -147,7 +181,7 @@ class _Run:
             while step < total:
                 done = step % per_epoch
                 steps = min(self.program.config.chunk_steps, per_epoch - done)
-                self._chunk(steps)
+                self._chunk(step, steps)
                 step += steps
                 self._tell(bar, steps, done + steps)
                 if step % per_epoch == 0:
@@ -159,7 +193,7 @@ class _Run:
             return self._outcome("diverged", message=str(error))
         return self._outcome("finished")
 
-    def _chunk(self, steps: int) -> None:
+    def _chunk(self, step: int, steps: int) -> None:
         start = time.perf_counter()
         before = self.state
         self.state, metrics = self.program.chunk(before, self.key, steps)
@@ -170,6 +204,8 @@ class _Run:
         self.progress.seconds += time.perf_counter() - start
         if not (metrics.finite and np.isfinite(metrics.loss[:steps]).all()):
             raise NotFiniteError(self._diagnosis(before, metrics.loss[:steps]))
+        if step < FIRST_STEPS:
+            self.progress.first_losses += metrics.loss[: min(steps, FIRST_STEPS - step)].tolist()
         self.progress.epoch_loss += float(metrics.loss[:steps].sum(dtype=np.float64))
         self.progress.epoch_entropy += float(metrics.entropy[:steps].sum(dtype=np.float64))
         self.progress.epoch_correct += int(metrics.correct[:steps].sum())
@@ -239,6 +275,8 @@ class _Run:
             row["mean_gap"] = {
                 name: float(gap) if np.isfinite(gap) else None for name, gap in gaps.items()
             }
+        if self.measures.each_epoch is not None:
+            row |= self.measures.each_epoch(program, self.state)
         if not np.isfinite([test.loss, chosen_by.loss]).all():
             raise NotFiniteError(
                 f"{program.method.label} diverged: after step {step} (epoch {row['epoch']}) the "
@@ -288,6 +326,7 @@ class _Run:
             "steps_run": int(self.state.step),
             "steps_planned": self.program.total_steps,
             "wall_seconds": round(self.progress.seconds, 1),
+            "first_losses": self.progress.first_losses,
         }
         if history:
             split = "test" if self.program.splits.validation is None else "validation"
@@ -299,6 +338,9 @@ class _Run:
             correct = self.program.evaluate(self.state, self.program.splits.test).correct
             outcome["test_correct"] = base64.b64encode(np.packbits(correct).tobytes()).decode()
             outcome["state_hash"] = state_hash(self.state)
+            if self.measures.at_end is not None:
+                first = self.program.init(self.key)
+                outcome["measured"] = self.measures.at_end(self.program, first, self.state)
         return {**outcome, "history": history}
 
 
@@ -308,6 +350,12 @@ def state_hash(state: TrainState) -> str:
     for leaf in jax.tree.leaves(state):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def config_hash(identity: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what runs share that differ in nothing but the seed."""
+    parts = {name: identity[name] for name in ("model", "method", "config", "data")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _first_bad(program: Program, state: TrainState) -> str:

@@ -19,6 +19,10 @@ class RunError(RuntimeError):
     """A run that cannot start or go on; the message is one sentence with the remedy."""
 
 
+class Busy(RunError):
+    """Another process is training this very run."""
+
+
 class Interrupted(SystemExit):
     """Training stopped by a signal after saving; exits with 128 + the signal's number."""
 
@@ -38,8 +42,8 @@ def run_folder(
       The folder, locked until the end of the block (or of the process, however it ends).
 
     Raises:
-      RunError: if another process works there, the folder cannot be written, or it holds a run
-        with other settings.
+      Busy: if another process works there.
+      RunError: if the folder cannot be written, or it holds a run with other settings.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -54,7 +58,7 @@ def run_folder(
                 leftover.unlink()
             _agree(folder / "config.json", identity)
         except BlockingIOError:
-            raise RunError(
+            raise Busy(
                 f"another process is training in {folder}: wait for it, or choose another --output."
             ) from None
         except OSError as error:
