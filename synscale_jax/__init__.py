@@ -16,7 +16,16 @@ from synscale_jax.scaling import (
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("adapters", "data", "kernels", "models", "report", "scaling", "training")
+_SUBMODULES = (
+    "adapters",
+    "data",
+    "kernels",
+    "models",
+    "regularizers",
+    "report",
+    "scaling",
+    "training",
+)
 
 __all__ = [
     "STATIC_ARGS",

@@ -9,6 +9,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from synscale_jax.models._dropout import check_dropout, drop
+from synscale_jax.regularizers.bottleneck import Bottleneck, bottleneck_layers
 from synscale_jax.scaling._activations import activation_function
 from synscale_jax.scaling._layers import Layer
 
@@ -21,7 +23,8 @@ class MLP(nn.Module):
     .. math::
         h_{i+1} = φ(W_i h_i + b_i), \qquad \text{logits} = W_{head} h_n + b_{head}
 
-    The layers are called ``dense0``, ``dense1``, … and ``head``.
+    The layers are called ``dense0``, ``dense1``, … and ``head``; with an information bottleneck
+    ``head/encoder`` and ``head/decoder`` take the head's place.
 
     Args:
       features: widths of the hidden layers, first to last; empty for a linear classifier.
@@ -30,9 +33,13 @@ class MLP(nn.Module):
       dtype: dtype of the computation.
       param_dtype: dtype of the parameters.
       kernel_init: initializer of every kernel; biases start at zero.
+      dropout: rates at which inputs and hidden units are dropped in training, or None. It needs
+        ``rngs={"dropout": key}``.
+      information_bottleneck: units and samples of a :class:`synscale_jax.regularizers.Bottleneck`
+        in place of the head, or None.
 
     Raises:
-      ValueError: if ``activation`` is not one of these names.
+      ValueError: if ``activation`` is not one of these names, or a rate is outside [0, 1).
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -56,9 +63,13 @@ class MLP(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    # None where not used: what is None is no part of a run's identity.
+    dropout: tuple[float, float] | None = None
+    information_bottleneck: tuple[int, int] | None = None
 
     def __post_init__(self):
         activation_function(self.activation)  # a wrong name is told at construction
+        check_dropout(self.dropout)
         super().__post_init__()
 
     @nn.compact
@@ -69,17 +80,29 @@ class MLP(nn.Module):
 
         Args:
           x: inputs, ``(batch, ...)``; everything behind the batch axis is flattened, in C order.
-          train: without effect here; accepted so that all models are called alike.
+          train: whether to drop units and to draw the bottleneck's samples; without either it
+            has no effect.
 
         Returns:
           Logits, ``(batch, num_classes)``, in ``dtype``.
         """
-        del train
         phi = activation_function(self.activation)
-        x = x.reshape(x.shape[0], -1)
+        drop_input, drop_hidden = self.dropout or (0.0, 0.0)
+        x = drop(x.reshape(x.shape[0], -1), drop_input, train)
         for i, width in enumerate(self.features):
-            x = phi(self._dense(width, name=f"dense{i}")(x))
-        return self._dense(self.num_classes, name="head")(x)
+            x = drop(phi(self._dense(width, name=f"dense{i}")(x)), drop_hidden, train)
+        if self.information_bottleneck is None:
+            return self._dense(self.num_classes, name="head")(x)
+        units, samples = self.information_bottleneck
+        return Bottleneck(
+            units,
+            self.num_classes,
+            samples,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            kernel_init=self.kernel_init,
+            name="head",
+        )(x, train=train)
 
     def _dense(self, width: int, name: str) -> nn.Dense:
         return nn.Dense(
@@ -99,7 +122,9 @@ class MLP(nn.Module):
         Returns:
           One :class:`Layer` a kernel; the last one is marked as output.
         """
-        names = [*(f"dense{i}" for i in range(len(self.features))), "head"]
-        return tuple(
-            Layer((name,), activation=self.activation, output=name == "head") for name in names
+        hidden = tuple(
+            Layer((f"dense{i}",), activation=self.activation) for i in range(len(self.features))
         )
+        if self.information_bottleneck is not None:
+            return hidden + bottleneck_layers(("head",), self.activation)
+        return (*hidden, Layer(("head",), activation=self.activation, output=True))

@@ -13,6 +13,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from synscale_jax.kernels.convolution import conv_general_dilated
+from synscale_jax.models._dropout import check_dropout, drop
+from synscale_jax.regularizers.bottleneck import Bottleneck, bottleneck_layers
 from synscale_jax.scaling._layers import Layer
 
 Stem = Literal["imagenet", "cifar"]
@@ -129,9 +131,14 @@ class ResNet(nn.Module):
         batch norm, or ``"zero_pad"``, every second pixel with zero channels added on both sides.
       dtype: dtype of the computation; batch statistics are always taken in float32.
       param_dtype: dtype of the parameters.
+      dropout: rates at which pixels and the blocks' outputs are dropped in training, or None. A
+        batch norm behind it sees another variance in training than in evaluation.
+      information_bottleneck: units and samples of a :class:`synscale_jax.regularizers.Bottleneck`
+        in place of the head, or None.
 
     Raises:
-      ValueError: if ``stem`` or ``shortcut`` is none of the names above.
+      ValueError: if ``stem`` or ``shortcut`` is none of the names above, or a rate is outside
+        [0, 1).
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -158,8 +165,12 @@ class ResNet(nn.Module):
     shortcut: Shortcut = "projection"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+    # None where not used: what is None is no part of a run's identity.
+    dropout: tuple[float, float] | None = None
+    information_bottleneck: tuple[int, int] | None = None
 
     def __post_init__(self):
+        check_dropout(self.dropout)
         for name, names in (("stem", get_args(Stem)), ("shortcut", get_args(Shortcut))):
             value = getattr(self, name)
             if value not in names:
@@ -182,6 +193,8 @@ class ResNet(nn.Module):
         """
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        drop_input, drop_hidden = self.dropout or (0.0, 0.0)
+        x = drop(x, drop_input, train)
         x = _conv(self.width, size, stride, name="conv_stem", **dtypes)(x)
         x = nn.relu(_norm(train, name="norm_stem", **dtypes)(x))
         if self.stem == "imagenet":
@@ -196,7 +209,12 @@ class ResNet(nn.Module):
                 name=plan.name,
                 **dtypes,
             )(x, train=train)
+            x = drop(x, drop_hidden, train)
         x = jnp.mean(x, axis=(1, 2))
+        if self.information_bottleneck is not None:
+            units, samples = self.information_bottleneck
+            head = Bottleneck(units, self.num_classes, samples, name="head", **dtypes)
+            return head(x, train=train)
         head_init = nn.initializers.lecun_normal()
         return nn.Dense(self.num_classes, kernel_init=head_init, name="head", **dtypes)(x)
 
@@ -221,6 +239,8 @@ class ResNet(nn.Module):
             table += [normed(plan.name, f"conv{i}") for i in range(1, count + 1)]
             if plan.shortcut == "projection":
                 table.append(normed(plan.name, "conv_shortcut"))
+        if self.information_bottleneck is not None:
+            return (*table, *bottleneck_layers(("head",), "relu"))
         return (*table, Layer(("head",), output=True))
 
     def _plan(self) -> list[_BlockPlan]:

@@ -1,8 +1,9 @@
-"""The methods that are compared: what each adds to the loss and to the optimizer."""
+"""The methods that are compared: what each adds to the loss, the optimizer and the model."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from synscale_jax import regularizers
 from synscale_jax.scaling import Layer
 from synscale_jax.scaling import synscal as synscal_term
 from synscale_jax.scaling import synscaw as synscaw_transform
@@ -22,9 +24,18 @@ def _nothing(logits: Array, labels: Array) -> Array:
     return jnp.zeros([], logits.dtype)
 
 
+def _nothing_sown(logits: Array, labels: Array, sown: Mapping[str, Any]) -> Array:
+    del labels, sown
+    return jnp.zeros([], logits.dtype)
+
+
 def _identity(layers: Sequence[Layer], steps_per_epoch: int) -> optax.GradientTransformation:
     del layers, steps_per_epoch
     return optax.identity()
+
+
+def _same(model: Any) -> Any:
+    return model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +45,15 @@ class Method:
     Attributes:
       name: short, for files and the command line: ``"synscaw"``.
       label: for tables and figures: ``"SynScaW"``.
-      settings: everything that was chosen, written into each result.
+      settings: everything that was chosen, written into each result. ``ours`` lists those settings
+        for which the paper's tables I to III print no value.
       loss: added to the cross-entropy: ``(logits, labels) -> per example or scalar``.
       after_optimizer: a transform that comes last in the chain, made from the layer table and the
         number of steps in an epoch.
       norm_reading: where the activity of normalised layers is read.
+      model: makes the model that is trained from the one that was given.
+      sown_loss: added to the cross-entropy, too: ``(logits, labels, sown) -> per example or
+        scalar``, with what the model sows into the collection ``"regularizers"`` in training.
     """
 
     name: str
@@ -47,6 +62,8 @@ class Method:
     loss: Callable[[Array, Array], Array] = _nothing
     after_optimizer: Callable[[Sequence[Layer], int], optax.GradientTransformation] = _identity
     norm_reading: str = "pre_norm"
+    model: Callable[[Any], Any] = _same
+    sown_loss: Callable[[Array, Array, Mapping[str, Any]], Array] = _nothing_sown
 
 
 def baseline() -> Method:
@@ -94,3 +111,165 @@ def synscal(scaling_rate: float = 1.0, *, reading: str = "per_example") -> Metho
     return Method(
         "synscal", "SynScaL", {"scaling_rate": scaling_rate, "reading": reading}, loss=loss
     )
+
+
+def dropout(input_rate: float = 0.2, hidden_rate: float = 0.5) -> Method:
+    """Dropout of inputs and hidden units, in a model with a field ``dropout``.
+
+    The rates are the paper's for table V; it prints none for tables I to III. On a model with
+    batch norm it warns, as the paper leaves those cells out.
+
+    Raises:
+      ValueError: if a rate is outside [0, 1); at once. With a model that has no such field, when
+        the program is made.
+    """
+    rates = (input_rate, hidden_rate)
+    if not all(0 <= rate < 1 for rate in rates):
+        raise ValueError(
+            f"input_rate={input_rate}, hidden_rate={hidden_rate} are no rates of dropout: use "
+            "numbers in [0, 1), e.g. 0.2 and 0.5."
+        )
+
+    def with_dropout(model: Any) -> Any:
+        changed = _with_field(model, "dropout", rates)
+        if any(layer.norm for layer in changed.layer_table()):
+            warnings.warn(
+                f"dropout before the batch norms of a {type(model).__name__} shifts the variance "
+                "they see between training and evaluation (Li et al., 2019), which is why the "
+                "paper leaves dropout out for ResNets: expect a larger error.",
+                stacklevel=2,
+            )
+        return changed
+
+    settings = {"input_rate": input_rate, "hidden_rate": hidden_rate}
+    return Method("dropout", "dropout", _all_ours(settings), model=with_dropout)
+
+
+def confidence_penalty(strength: float = 1.0) -> Method:
+    """The confidence penalty, −β times the entropy of the output (eq. 7).
+
+    β is what Pereyra et al. found best on MNIST and what the paper uses in table V; it prints none
+    for tables I to III.
+
+    Raises:
+      ValueError: if β is negative; at once.
+    """
+
+    def loss(logits: Array, labels: Array) -> Array:
+        del labels
+        return regularizers.confidence_penalty(logits, strength=strength)
+
+    loss(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))  # refuses bad settings now
+    return Method(
+        "confidence_penalty", "confidence penalty", _all_ours({"strength": strength}), loss=loss
+    )
+
+
+def label_smoothing(smoothing: float = 0.1) -> Method:
+    """Cross-entropy with smoothed labels; the paper describes it and has no table with it.
+
+    Pereyra et al. found 0.1 best on MNIST.
+
+    Raises:
+      ValueError: if the smoothing is outside [0, 1]; at once.
+    """
+
+    def loss(logits: Array, labels: Array) -> Array:
+        plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return regularizers.smoothed_cross_entropy(logits, labels, smoothing=smoothing) - plain
+
+    loss(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))  # refuses bad settings now
+    return Method(
+        "label_smoothing", "label smoothing", _all_ours({"smoothing": smoothing}), loss=loss
+    )
+
+
+def bottleneck(strength: float = 1e-3, *, features: int = 256, samples: int = 12) -> Method:
+    """The variational information bottleneck (eq. 13), in a model with that field.
+
+    ``strength`` β weighs the KL; ``features`` is N. The paper gives the 12 samples only; β and N
+    are Alemi et al.'s for MNIST. The objective is the mean of the samples' cross-entropies; the
+    cross-entropy and accuracy that are reported are those of the mean prediction.
+
+    Raises:
+      ValueError: if β is negative, N or the number of samples below 1; at once. With a model that
+        has no field ``information_bottleneck``, when the program is made.
+    """
+    regularizers.Bottleneck(features, 2, samples)  # refuses bad settings now
+    if not 0 <= strength < float("inf"):
+        raise ValueError(
+            f"strength={strength} is no weight of the KL: use a number of 0 or more, e.g. 1e-3."
+        )
+
+    def sown_loss(logits: Array, labels: Array, sown: Mapping[str, Any]) -> Array:
+        plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return regularizers.bottleneck_loss(sown, labels, strength=strength) - plain
+
+    return Method(
+        "bottleneck",
+        "information bottleneck",
+        {
+            "strength": strength,
+            "features": features,
+            "samples": samples,
+            "ours": ("strength", "features"),
+        },
+        model=lambda model: _with_field(model, "information_bottleneck", (features, samples)),
+        sown_loss=sown_loss,
+    )
+
+
+def combined(first: Method, second: Method) -> Method:
+    """Two methods at once: both losses, both transforms, both changes of the model.
+
+    The paper's are SynScaW or SynScaL with the confidence penalty.
+
+    Raises:
+      ValueError: if both are the same method, or read normalised layers at different places.
+    """
+    if first.name == second.name:
+        raise ValueError(
+            f"{first.name} with itself is no combination: combine two different methods."
+        )
+    readings = {first.norm_reading, second.norm_reading} - {Method.norm_reading}
+    if len(readings) > 1:
+        raise ValueError(
+            f"{first.name} and {second.name} read normalised layers at different places "
+            f"({', '.join(sorted(readings))}): give both the same norm_reading."
+        )
+
+    def after_optimizer(
+        layers: Sequence[Layer], steps_per_epoch: int
+    ) -> optax.GradientTransformation:
+        return optax.chain(
+            first.after_optimizer(layers, steps_per_epoch),
+            second.after_optimizer(layers, steps_per_epoch),
+        )
+
+    return Method(
+        f"{first.name}_{second.name}",
+        f"{first.label} + {second.label}",
+        {first.name: dict(first.settings), second.name: dict(second.settings)},
+        loss=lambda logits, labels: first.loss(logits, labels) + second.loss(logits, labels),
+        after_optimizer=after_optimizer,
+        norm_reading=readings.pop() if readings else Method.norm_reading,
+        model=lambda model: second.model(first.model(model)),
+        sown_loss=lambda logits, labels, sown: (
+            first.sown_loss(logits, labels, sown) + second.sown_loss(logits, labels, sown)
+        ),
+    )
+
+
+def _all_ours(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings none of which the paper prints for tables I to III."""
+    return {**settings, "ours": tuple(settings)}
+
+
+def _with_field(model: Any, name: str, value: Any) -> Any:
+    """A copy of a linen module with a field set."""
+    if name not in {field.name for field in dataclasses.fields(model)}:
+        raise ValueError(
+            f"{type(model).__name__} has no field {name!r}: use synscale_jax.models.MLP or ResNet, "
+            "or give your module that field."
+        )
+    return model.clone(**{name: value})

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from synscale_jax.adapters._collected import Collected
 from synscale_jax.adapters.linen import apply_collecting
 from synscale_jax.data import ImageSet, Split, augment, split_validation, subset
+from synscale_jax.regularizers.bottleneck import REGULARIZERS
 from synscale_jax.scaling import Layer
 from synscale_jax.training.config import TrainConfig, make_optimizer
 from synscale_jax.training.devices import data_mesh, replicated, split_batch
@@ -87,7 +88,7 @@ class Program:
 
     Args:
       model: a linen module called with ``train=``, with a ``layer_table``.
-      method: what is added to loss and optimizer.
+      method: what is added to loss, optimizer and model.
       config: the settings.
       data: the images; the config says how they are split, and they are put on the device once.
       mesh: the devices, or None for all local ones.
@@ -101,10 +102,10 @@ class Program:
         data: ImageSet,
         mesh: Mesh | None = None,
     ) -> None:
-        self.model, self.method, self.config = model, method, config
+        self.model, self.method, self.config = method.model(model), method, config
         self.mesh = mesh or data_mesh()
         self.data_name, self.data_hash = data.name, data.data_hash
-        self.layers: tuple[Layer, ...] = model.layer_table()
+        self.layers: tuple[Layer, ...] = self.model.layer_table()
         self.splits: Splits = jax.device_put(split_data(data, config), replicated(self.mesh))
         self.steps_per_epoch = len(self.splits.train.labels) // config.batch
         self.optimizer = optax.chain(
@@ -149,7 +150,7 @@ class Program:
 
         def collect(state: TrainState, key: Array, train: Split) -> dict[str, Any]:
             images, _, step_key = self._batch(state, key, train, self._order(state, key, train))
-            return self._forward(state.params, state, images, step_key)[2].activity
+            return self._forward(state.params, state, images, step_key)[-1].activity
 
         return jax.jit(collect)(state, key, self.splits.train)
 
@@ -203,8 +204,11 @@ class Program:
 
     def _forward(
         self, params: Any, state: TrainState, images: Array, step_key: Array
-    ) -> tuple[Array, Any, Collected]:
-        """Logits, new running statistics and what the layers did. XLA drops what is not used."""
+    ) -> tuple[Array, Any, Any, Collected]:
+        """Logits, running statistics, what modules sow for the loss, and what the layers did.
+
+        XLA drops what is not used.
+        """
         logits, changed, collected = apply_collecting(
             self.model,
             {"params": params, "batch_stats": state.batch_stats},
@@ -212,11 +216,11 @@ class Program:
             layers=self.layers,
             norm_reading=self.method.norm_reading,
             presynaptic=True,
-            mutable=("batch_stats",),
+            mutable=("batch_stats", REGULARIZERS),
             rngs={"dropout": jax.random.fold_in(step_key, _DROPOUT)},
             train=True,
         )
-        return logits, changed.get("batch_stats", {}), collected
+        return logits, changed.get("batch_stats", {}), changed.get(REGULARIZERS, {}), collected
 
     def _step(
         self, state: TrainState, key: Array, train: Split, order: Array
@@ -225,9 +229,10 @@ class Program:
         images, labels, step_key = self._batch(state, key, train, order)
 
         def loss_fn(params: Any):
-            logits, stats, collected = self._forward(params, state, images, step_key)
+            logits, stats, sown, collected = self._forward(params, state, images, step_key)
             entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            loss = (entropy + self.method.loss(logits, labels)).mean()
+            added = self.method.loss(logits, labels) + self.method.sown_loss(logits, labels, sown)
+            loss = (entropy + added).mean()
             correct = jnp.sum(logits.argmax(-1) == labels)
             return loss, (stats, collected, entropy.mean(), correct)
 
