@@ -1,0 +1,247 @@
+"""The noise-driven linear network: its stationary covariance, and whether it has one."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Float
+
+Structure = Literal["symmetric", "normal", "general"]
+STRUCTURES = ("symmetric", "normal", "general")
+
+
+def stationary_covariance(
+    A: Float[Array, "*batch n n"],
+    noise: float = 1.0,
+    *,
+    structure: Structure = "general",
+) -> Float[Array, "*batch n n"]:
+    r"""Covariance of a linear network that is driven by noise.
+
+    The network :math:`dx = A x\,dt + \sigma\,dB`, with an independent Brownian motion for each
+    neuron, settles into a Gaussian whose covariance C solves the Lyapunov equation
+
+    .. math::
+        A C + C A^\top + \sigma^2 I = 0 .
+
+    ================= ==================================== =======================================
+    ``structure``     solution                             valid for
+    ================= ==================================== =======================================
+    ``"symmetric"``   :math:`-\tfrac12 \sigma^2 A^{-1}`    :math:`A = A^\top`
+    ``"normal"``      :math:`-\sigma^2 (A + A^\top)^{-1}`  :math:`A A^\top = A^\top A`
+    ``"general"``     :func:`solve_lyapunov`               every A with eigenvalues left of zero
+    ================= ==================================== =======================================
+
+    The first two are Cholesky factorisations, about a hundred times as fast as the third.
+    Derivatives of any order exist in each.
+
+    Args:
+      A: connectivity with the leak on its diagonal, entry (i, j) from neuron j to neuron i; any
+        float dtype, in which the result comes; batched over the leading axes.
+      noise: σ, per square root of the unit of time.
+      structure: see the table.
+
+    Returns:
+      C, of the shape and dtype of ``A``. Inside ``jit`` and ``vmap``, where nothing can be raised,
+      a matrix that would have been refused gives NaN throughout.
+
+    Raises:
+      ValueError: if A is not square, holds NaN, has an eigenvalue that is not left of zero or is
+        not of the structure said, or if the solution leaves a residual.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from synscale_jax.pruning import stationary_covariance
+      >>> A = jnp.array([[-1.0, 0.5], [0.5, -1.0]])  # two neurons that excite each other
+      >>> print(stationary_covariance(A, structure="symmetric"))
+      [[0.6666667  0.33333334]
+       [0.33333334 0.6666667 ]]
+    """
+    if structure not in STRUCTURES:
+        raise ValueError(
+            f"structure={structure!r} is no structure: use one of {', '.join(STRUCTURES)}."
+        )
+    A = jnp.asarray(A)
+    check_matrix(A)
+    if structure == "general":
+        identity = jnp.eye(A.shape[-1], dtype=A.dtype)
+        return solve_lyapunov(A, jnp.asarray(noise, A.dtype) ** 2 * identity)
+    if structure == "symmetric":
+        check_symmetric(A)
+    else:
+        _check_normal(A)
+    covariance = _by_cholesky(A, jnp.asarray(noise, A.dtype))
+    if is_concrete(covariance) and not bool(jnp.isfinite(covariance).all()):
+        refuse_unstable(float(jnp.linalg.eigvalsh((A + A.mT) / 2).max()))
+    return covariance
+
+
+def solve_lyapunov(
+    A: Float[Array, "*batch n n"], Q: Float[Array, "*batch n n"]
+) -> Float[Array, "*batch n n"]:
+    r"""Solve A C + C Aᵀ + Q = 0 by eigendecomposition.
+
+    With :math:`A = V \Lambda V^{-1}` and :math:`Y = V^{-1} Q V^{-H}`,
+
+    .. math::
+        C = - V \left[ \frac{Y_{ij}}{\lambda_i + \bar\lambda_j} \right] V^H,
+
+    followed by one step of iterative refinement. A is decomposed as a constant. Derivatives come
+    from the equation itself: a tangent solves it with the right-hand side
+    :math:`\dot A C + C \dot A^\top + \dot Q`, a cotangent :math:`\bar C` the adjoint equation
+    :math:`A^\top X + X A + \bar C = 0`, from which :math:`\bar Q = X` and
+    :math:`\bar A = X C^\top + X^\top C`; both with the same decomposition.
+
+    Args:
+      A: a matrix with eigenvalues left of zero, any float dtype; batched over the leading axes.
+      Q: the right-hand side, of the dtype of A; it need not be symmetric.
+
+    Returns:
+      C, of the shape and dtype of A; NaN throughout where it would be refused inside ``jit``.
+
+    Raises:
+      ValueError: if an eigenvalue is not left of zero, or the residual of the equation exceeds
+        the square root of the dtype's precision times the size of Q, as it does where eigenvectors
+        are close to dependent.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from synscale_jax.pruning import solve_lyapunov
+      >>> A = jnp.array([[-1.0, 2.0], [0.0, -2.0]])
+      >>> C = solve_lyapunov(A, jnp.eye(2))
+      >>> bool(jnp.allclose(A @ C + C @ A.T, -jnp.eye(2), atol=1e-6))
+      True
+      >>> jax.grad(lambda A: solve_lyapunov(A, jnp.eye(2))[0, 0])(A).round(3).tolist()
+      [[1.097, 0.278], [0.403, 0.111]]
+    """
+    check_matrix(A)
+    C, largest, residual = _checked_solution(A, Q)
+    tolerance = float(jnp.finfo(A.dtype).eps) ** 0.5
+    if is_concrete(residual):
+        if (value := float(largest.max())) >= 0:
+            refuse_unstable(value)
+        if not (value := float(residual.max())) <= tolerance:
+            raise ValueError(
+                f"The covariance leaves a relative residual of {value:.1e} in {A.dtype}, more than "
+                f"{tolerance:.1e}: A's eigenvectors are close to dependent; use float64 "
+                "(with jax.enable_x64(True): ...) or shift A by a multiple of the identity."
+            )
+        return C
+    sound = (largest < 0) & (residual <= tolerance)
+    return jnp.where(sound[..., None, None], C, jnp.nan)
+
+
+@jax.jit
+def _checked_solution(A: Array, Q: Array) -> tuple[Array, Array, Array]:
+    """C, the largest real part of A's eigenvalues, and C's relative residual."""
+    solve = jnp.vectorize(_solve_one, signature="(n,n),(n,n)->(n,n),()")
+    C, largest = solve(A, Q)
+    A, Q, fixed = (jax.lax.stop_gradient(value) for value in (A, Q, C))
+    residual = jnp.linalg.norm(A @ fixed + fixed @ A.mT + Q, axis=(-2, -1))
+    return C, largest, residual / jnp.linalg.norm(Q, axis=(-2, -1))
+
+
+def _solve_one(A: Array, Q: Array) -> tuple[Array, Array]:
+    eigenvalues, V = jnp.linalg.eig(jax.lax.stop_gradient(A))
+    inverse = jnp.linalg.inv(V)
+    sums = eigenvalues[:, None] + eigenvalues.conj()[None, :]
+
+    def residual(A: Array, X: Array) -> Array:
+        return -(A @ X + X @ A.T)
+
+    def refined(solve, matrix: Array, right: Array) -> Array:
+        X = solve(right)
+        return X + solve(right - residual(matrix, X))
+
+    def solve(right: Array) -> Array:
+        return -(V @ ((inverse @ right @ inverse.conj().T) / sums) @ V.conj().T).real
+
+    def solve_adjoint(right: Array) -> Array:  # Aᵀ = V⁻ᴴ Λ̄ Vᴴ
+        return -(inverse.conj().T @ ((V.conj().T @ right @ V) / sums.conj()) @ inverse).real
+
+    C = jax.lax.custom_linear_solve(
+        functools.partial(residual, A),
+        Q,
+        solve=lambda _, right: refined(solve, A, right),
+        transpose_solve=lambda _, right: refined(solve_adjoint, A.T, right),
+    )
+    return C, eigenvalues.real.max()
+
+
+@jax.jit
+def _by_cholesky(A: Array, noise: Array) -> Array:
+    """−σ² (A + Aᵀ)⁻¹, NaN unless A + Aᵀ is negative definite."""
+
+    def one(A: Array) -> Array:
+        factor = jnp.linalg.cholesky(-(A + A.T))
+        return cho_solve((factor, True), jnp.eye(len(A), dtype=A.dtype))
+
+    return noise**2 * jnp.vectorize(one, signature="(n,n)->(n,n)")(A)
+
+
+def largest_real_eigenvalue(A: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
+    """The largest real part of the eigenvalues: the network is stable where it is negative.
+
+    Args:
+      A: square matrices, any float dtype.
+
+    Returns:
+      One value a matrix, in its dtype.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from synscale_jax.pruning import largest_real_eigenvalue
+      >>> float(largest_real_eigenvalue(jnp.array([[-1.0, 5.0], [0.0, -0.5]])))
+      -0.5
+    """
+    return jnp.linalg.eigvals(A).real.max(-1)
+
+
+def is_concrete(value: Array) -> bool:
+    """Whether the value is known, so that it can be refused."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_matrix(A: Array) -> None:
+    """Refuse what is no real square matrix (or a batch of them)."""
+    if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A has shape {A.shape}: give a square matrix, neurons × neurons.")
+    if not jnp.issubdtype(A.dtype, jnp.floating):
+        raise ValueError(f"A has dtype {A.dtype}: give a float matrix.")
+    if is_concrete(A) and (bad := int(jnp.sum(~jnp.isfinite(A)))):
+        raise ValueError(f"A holds {bad} entries that are NaN or infinite: mend them first.")
+
+
+def check_symmetric(A: Array) -> None:
+    """Refuse a matrix that differs from its transpose by more than rounding."""
+    if not is_concrete(A):
+        return
+    gap = float(jnp.abs(A - A.mT).max())
+    if gap > 10 * float(jnp.finfo(A.dtype).eps) * float(jnp.abs(A).max()):
+        raise ValueError(
+            f"A differs from its transpose by up to {gap:.3g}: it is not symmetric; use "
+            "symmetric=False (structure='general')."
+        )
+
+
+def refuse_unstable(eigenvalue: float) -> None:
+    """Say how unstable A is."""
+    raise ValueError(
+        f"A has an eigenvalue with real part {eigenvalue:.4g}: noise would drive it without bound; "
+        "it must be negative, so increase the leak (subtract from the diagonal)."
+    )
+
+
+def _check_normal(A: Array) -> None:
+    if not is_concrete(A):
+        return
+    gap = float(jnp.abs(A @ A.mT - A.mT @ A).max())
+    scale = float(jnp.abs(A).max()) ** 2 * A.shape[-1]
+    if gap > 10 * float(np.finfo(A.dtype).eps) * scale:
+        raise ValueError(f"A Aᵀ and Aᵀ A differ by up to {gap:.3g}: use structure='general'.")
