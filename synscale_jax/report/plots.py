@@ -1,11 +1,11 @@
-"""Learning curves of several methods."""
+"""Figures of several methods: learning curves, and differences with their intervals."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,81 @@ def learning_curves(
                 axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0][0].legend(frameon=False)
     figure.suptitle(title)
+    save(figure, path)
+
+
+class Dot(NamedTuple):
+    """One line of a dot-and-interval figure.
+
+    Attributes:
+      label: what the axis calls it.
+      value: where the dot is; None: an empty line.
+      low: lower end of the interval.
+      high: upper end.
+      published: where the open diamond is; None: there is none.
+    """
+
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    published: float | None = None
+
+
+def dots(
+    panels: Mapping[str, Sequence[Dot]], quantity: str, title: str, path: pathlib.Path
+) -> None:
+    """Draw dots with intervals, one panel a column of a table, against a line at zero.
+
+    An interval that leaves zero out is drawn dark, one that holds it grey.
+
+    Args:
+      panels: title -> lines, top to bottom; all panels have the same lines.
+      quantity: label of the abscissa.
+      title: of the figure.
+      path: where the PNG goes, whole or not at all.
+    """
+    from matplotlib.figure import Figure
+
+    lines = len(next(iter(panels.values())))
+    size = (2.2 + 2.6 * len(panels), 1.4 + 0.34 * lines)
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (name, rows) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        axes.axvline(0, color="#888888", lw=0.8)
+        for line, dot in enumerate(rows):
+            _dot(axes, line, dot)
+        axes.set_yticks(range(lines), [dot.label for dot in rows] if name in _first(panels) else [])
+        axes.set_ylim(lines - 0.5, -0.5)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel(quantity, fontsize=9)
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    figure.suptitle(title)
+    save(figure, path)
+
+
+def _first(panels: Mapping[str, Any]) -> tuple[str]:
+    return (next(iter(panels)),)
+
+
+def _dot(axes: Any, line: int, dot: Dot) -> None:
+    if dot.published is not None:
+        axes.plot(dot.published, line, "D", mfc="none", mec="#D55E00", ms=6)
+    if dot.value is None:
+        return
+    if dot.low is None or dot.high is None:
+        axes.plot(dot.value, line, "o", color="#888888", ms=5)
+        return
+    color = "#0072B2" if dot.low > 0 or dot.high < 0 else "#888888"
+    axes.plot([dot.low, dot.high], [line, line], color=color, lw=2)
+    axes.plot(dot.value, line, "o", color=color, ms=6)
+
+
+def save(figure: Any, path: pathlib.Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".png.partial")
     try:

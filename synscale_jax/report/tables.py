@@ -108,6 +108,41 @@ def markdown(columns: Mapping[str, Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def latex(columns: Mapping[str, Sequence[str]]) -> str:
+    """The table as a LaTeX ``tabular`` with booktabs rules."""
+    lines = [list(columns), *zip(*columns.values(), strict=True)]
+    rows = [" & ".join(map(_escaped, line)) + r" \\" + "\n" for line in lines]
+    head = rf"\begin{{tabular}}{{{'l' * len(columns)}}}"
+    return (
+        head
+        + "\n\\toprule\n"
+        + rows[0]
+        + "\\midrule\n"
+        + "".join(rows[1:])
+        + "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+_LATEX = str.maketrans(
+    {
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "±": r"$\pm$",
+        "Δ": r"$\Delta$",
+        "×": r"$\times$",
+        "−": "$-$",
+        "γ": r"$\gamma$",
+        "β": r"$\beta$",
+    }
+)
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_LATEX)
+
+
 def as_csv(rows: Sequence[MethodRow]) -> str:
     """The table as CSV, numbers unrounded, one column each for mean, spread and interval ends."""
     buffer = io.StringIO()

@@ -30,6 +30,19 @@ PORT_PROTOCOL: Mapping[str, Any] = MappingProxyType(
         "SynScaL reading": "mean_logit",
     }
 )
+PORT_TRAINING = TrainConfig(
+    epochs=24, optimizer="adam_restarted", normalization=(0.1307, 0.3081), eval_batch=100
+)
+NOTEBOOK = SynScaWSettings(
+    0.1,
+    target=0.1,
+    measured_on="noise",
+    granularity="layer",
+    clip=1.0,
+    every_k="epoch",
+    restore_norm=False,
+)
+"""SynScaW as in the authors' notebook, which the port follows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +61,6 @@ def mlp_presets() -> dict[str, MLPConfig]:
     smoke = TrainConfig(
         epochs=2, train_examples=2000, validation_examples=500, test_examples=500, chunk_steps=10
     )
-    port = TrainConfig(
-        epochs=24, optimizer="adam_restarted", normalization=(0.1307, 0.3081), eval_batch=100
-    )
-    notebook = SynScaWSettings(
-        0.1,
-        target=0.1,
-        measured_on="noise",
-        granularity="layer",
-        clip=1.0,
-        every_k="epoch",
-        restore_norm=False,
-    )
     return {
         "smoke": MLPConfig(preset="smoke", hidden=(64, 64), train=smoke),
         "laptop": MLPConfig(preset="laptop", train=laptop),
@@ -67,8 +68,8 @@ def mlp_presets() -> dict[str, MLPConfig]:
         "port": MLPConfig(
             preset="port",
             hidden=(1024,),
-            train=port,
-            synscaw=notebook,
+            train=PORT_TRAINING,
+            synscaw=NOTEBOOK,
             synscal=SynScaLSettings(1.0, "mean_logit"),
         ),
     }

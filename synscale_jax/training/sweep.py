@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from synscale_jax.data import DataNotAvailable, ImageSet, load_images
+from synscale_jax.training.cells import Cell
+from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.loop import NOTHING_ELSE, Measures, train
+from synscale_jax.training.methods import Method
 from synscale_jax.training.program import Program
-from synscale_jax.training.runs import Busy
+from synscale_jax.training.runs import Busy, RunError
 
 
 class Job(NamedTuple):
@@ -17,6 +22,60 @@ class Job(NamedTuple):
     program: str
     seed: int
     folder: pathlib.Path
+
+
+def run_cells(
+    folder: pathlib.Path,
+    cells: Sequence[Cell],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    settings: Callable[[Cell], TrainConfig],
+    *,
+    measures: Measures = NOTHING_ELSE,
+    restart: bool = False,
+) -> list[Job]:
+    """Train every cell with every method and seed in ``<folder>/<cell>/<method>/seed<k>``.
+
+    One cell after the other, within it one seed after the other, so that whole comparisons come
+    early.
+
+    Returns:
+      The jobs that other processes were doing, see :func:`run_jobs`.
+
+    Raises:
+      RunError: in one sentence, if images cannot be had or a run cannot be done.
+    """
+    programs: dict[str, Callable[[], Program]] = {}
+    jobs = []
+    for cell in cells:
+        data = functools.cache(functools.partial(_load, cell.data))
+        for method in methods:
+            programs[f"{cell.name}/{method.name}"] = functools.partial(
+                _program, cell, method, settings(cell), data
+            )
+        jobs += [
+            Job(name, seed, folder / name / f"seed{seed}")
+            for seed in seeds
+            for name in (f"{cell.name}/{method.name}" for method in methods)
+        ]
+    return run_jobs(jobs, programs, measures=measures, restart=restart)
+
+
+def _load(name: str) -> ImageSet:
+    try:
+        return load_images(name)
+    except DataNotAvailable as error:
+        raise RunError(str(error)) from error
+
+
+def _program(
+    cell: Cell, method: Method, settings: TrainConfig, data: Callable[[], ImageSet]
+) -> Program:
+    images = data()
+    try:
+        return Program(cell.model(images.num_classes), method, settings, images)
+    except ValueError as error:  # settings that do not go with the data
+        raise RunError(f"{cell.name}, {method.label}: {error}") from error
 
 
 def run_jobs(
