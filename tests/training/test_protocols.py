@@ -175,7 +175,7 @@ def test_loss_term_is_minimised_and_kept_apart_from_the_entropy():
     images, labels, step_key = program._batch(
         state, key, program.splits.train, program._order(state, key, program.splits.train)
     )
-    logits, _, _ = program._forward(state.params, state, images, step_key)
+    logits, *_ = program._forward(state.params, state, images, step_key)
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     term = 2 * jnp.square(0.1 - jax.nn.softmax(logits)).sum(-1).mean()
     _, metrics = program.chunk(state, key, 1)

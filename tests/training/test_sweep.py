@@ -1,7 +1,7 @@
 import json
 
-import job
 import jax
+import job
 import numpy as np
 import pytest
 
