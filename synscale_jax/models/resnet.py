@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from synscale_jax.kernels.convolution import conv_general_dilated
+from synscale_jax.models._batch_norm import BatchNorm
 from synscale_jax.models._dropout import check_dropout, drop
 from synscale_jax.regularizers.bottleneck import Bottleneck, bottleneck_layers
 from synscale_jax.scaling._layers import Layer
@@ -38,8 +39,8 @@ def _conv(features: int, size: int, stride: int, **kwargs) -> nn.Conv:
     )
 
 
-def _norm(train: bool, **kwargs) -> nn.BatchNorm:
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **kwargs)
+def _norm(train: bool, **kwargs) -> BatchNorm:
+    return BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **kwargs)
 
 
 class _Convolution(NamedTuple):
