@@ -8,3 +8,8 @@ import pathlib
 def write(folder: pathlib.Path) -> str:
     """Draw all that is there."""
     return str(folder)
+
+
+def write_recurrent(folder: pathlib.Path) -> str:
+    """Draw all that is there."""
+    return str(folder)

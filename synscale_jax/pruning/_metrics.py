@@ -64,7 +64,7 @@ def spectrum_errors(
     )
 
 
-def dynamics_error(x: Float[Array, "... n"], pruned: Float[Array, "... n"]) -> Float[Array, "..."]:
+def dynamics_error(x: Float[Array, "... n"], pruned: Float[Array, "... n"]) -> Float[Array, ...]:
     r"""Relative distance of two networks' states, :math:`\|x - x'\| / \|x\|`.
 
     Args:
