@@ -143,6 +143,16 @@ def _escaped(text: str) -> str:
     return text.translate(_LATEX)
 
 
+def origin(run: Mapping[str, Any]) -> str:
+    """Versions, device, convolution path, commit and command of a run, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    commit = f"; commit {run['commit']}" if run["commit"] else ""
+    return (
+        f"{versions}; {run['device']}, {run['cpu']}; convolutions {run['convolution']}{commit}. "
+        f"`{run['command']}`"
+    )
+
+
 def as_csv(rows: Sequence[MethodRow]) -> str:
     """The table as CSV, numbers unrounded, one column each for mean, spread and interval ends."""
     buffer = io.StringIO()

@@ -189,7 +189,7 @@ def _report(
     text = (
         f"# {experiment}\n\n{tables.markdown(table)}\n"
         f"{_reading_aid(results)} Published: {published.source}. Data: {data.name} "
-        f"({data.data_hash[:12]}). {_origin(run)}\n\n"
+        f"({data.data_hash[:12]}). {tables.origin(run)}\n\n"
     )
     if protocol:
         text += "| setting | published | here | |\n| --- | --- | --- | --- |\n" + "".join(
@@ -233,13 +233,4 @@ def _reading_aid(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return (
         "Test error in percent, mean ± standard deviation over seeds; Δ with its 95 % interval "
         "(Student's t, runs paired by seed)."
-    )
-
-
-def _origin(run: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    commit = f"; commit {run['commit']}" if run["commit"] else ""
-    return (
-        f"{versions}; {run['device']}, {run['cpu']}; convolutions {run['convolution']}{commit}. "
-        f"`{run['command']}`"
     )
