@@ -1,0 +1,29 @@
+"""A spiking network that learns by STDP, with weights that it uses or loses."""
+
+from synscale_jax.spiking import encoding, neurons, stdp
+from synscale_jax.spiking.encoding import InputSpikes
+from synscale_jax.spiking.network import Network, NetworkState, initial_state, learning_rates, step
+from synscale_jax.spiking.neurons import LIF, LIFState
+from synscale_jax.spiking.stdp import STDP, LearningRates, silence_factor
+from synscale_jax.spiking.training import count_spikes, flush, run, train
+
+__all__ = [
+    "LIF",
+    "STDP",
+    "InputSpikes",
+    "LIFState",
+    "LearningRates",
+    "Network",
+    "NetworkState",
+    "count_spikes",
+    "encoding",
+    "flush",
+    "initial_state",
+    "learning_rates",
+    "neurons",
+    "run",
+    "silence_factor",
+    "stdp",
+    "step",
+    "train",
+]
