@@ -1,0 +1,1 @@
+"""Analysis of trained networks and of differences between methods, on arrays alone."""
