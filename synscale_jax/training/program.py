@@ -156,9 +156,7 @@ class Program:
 
     def _initial_state(self, key: Array) -> TrainState:
         image = self.splits.train.images[:1]
-        variables = self.model.init(
-            jax.random.fold_in(key, _INIT), self._pixels(image), train=False
-        )
+        variables = self.model.init(jax.random.fold_in(key, _INIT), self.pixels(image), train=False)
         params = variables["params"]
         stats = variables.get("batch_stats", {})
         return TrainState(jnp.zeros([], jnp.int32), params, stats, self.optimizer.init(params))
@@ -212,7 +210,7 @@ class Program:
         logits, changed, collected = apply_collecting(
             self.model,
             {"params": params, "batch_stats": state.batch_stats},
-            self._pixels(images),
+            self.pixels(images),
             layers=self.layers,
             norm_reading=self.method.norm_reading,
             presynaptic=True,
@@ -261,7 +259,7 @@ class Program:
             labels = split.labels[batch]
             logits = self.model.apply(
                 {"params": state.params, "batch_stats": state.batch_stats},
-                self._pixels(images),
+                self.pixels(images),
                 train=False,
             )
             entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -270,8 +268,8 @@ class Program:
         entropy, correct = jax.lax.map(evaluate, index)
         return entropy.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
 
-    def _pixels(self, images: Any) -> Array:
-        """uint8 pixels as the network sees them."""
+    def pixels(self, images: Any) -> Array:
+        """Images of uint8 as the network sees them: in [0, 1], normalised if the config says so."""
         pixels = jnp.asarray(images).astype(jnp.float32) / 255
         if self.config.normalization is not None:
             mean, deviation = self.config.normalization

@@ -136,11 +136,11 @@ def test_sgd_has_momentum_and_weight_decay():
 
 def test_pixels_are_scaled_and_normalised(program):
     images = np.array([[[[0], [255]]]], np.uint8)
-    np.testing.assert_allclose(program._pixels(images).ravel(), [0, 1])
+    np.testing.assert_allclose(program.pixels(images).ravel(), [0, 1])
     port = Program.__new__(Program)
     port.config = dataclasses.replace(program.config, normalization=(0.1307, 0.3081))
     expected = [-0.1307 / 0.3081, (1 - 0.1307) / 0.3081]
-    np.testing.assert_allclose(port._pixels(images).ravel(), expected, rtol=1e-6)
+    np.testing.assert_allclose(port.pixels(images).ravel(), expected, rtol=1e-6)
 
 
 def test_an_epoch_shows_every_example_once(program, straight):
@@ -156,7 +156,7 @@ def test_evaluation_counts_every_example_once(program, straight):
     """360 examples in batches of 500 and of 7, by hand and compiled."""
     state = program.init(jax.random.key(1))
     images, labels = program.splits.test
-    logits = program.model.apply({"params": state.params}, program._pixels(images))
+    logits = program.model.apply({"params": state.params}, program.pixels(images))
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     evaluation = program.evaluate(state, program.splits.test)
     np.testing.assert_allclose(evaluation.loss, entropy.mean(), rtol=1e-5)
