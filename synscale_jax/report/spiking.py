@@ -1,0 +1,3 @@
+"""Tables and figures of the spiking network."""
+def mnist_tables(results, smoke): return str(results)
+def mnist_figures(*a): pass
