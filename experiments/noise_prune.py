@@ -52,7 +52,9 @@ class Config:
     parts: tuple[Literal["clustered", "sweep", "directed", "local"], ...] = PARTS
     """What to run."""
     seeds: tuple[int, ...] = tuple(range(10))
-    """One network, pruning and noise each, in every part."""
+    """Of the clustered networks: one network, pruning and noise each."""
+    side_seeds: tuple[int, ...] = tuple(range(5))
+    """Of the other parts."""
     sizes: tuple[int, ...] = (1000, 200, 800)
     """Neurons in each cluster; the sweep uses them too, scaled to its own sizes."""
     inner_density: float = 0.6
@@ -91,7 +93,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        preset="smoke", seeds=(0, 1), sizes=(100, 20, 80), long_range=100, runs=4, steps=2000,
+        preset="smoke", seeds=(0, 1), side_seeds=(0,), sizes=(100, 20, 80), long_range=100, runs=4, steps=2000,
         record_every=20, sweep_neurons=100, sweep_densities=(0.1, 0.3),
         directed_sizes=(100, 20, 80), local_sizes=(50, 20, 30), local_samples=(10, 200, 1000),
     ),
@@ -313,12 +315,12 @@ RUN: dict[str, Callable[[Config, int], dict[str, Any]]] = {
 def main(config: Config) -> None:
     """Run what is missing, then draw figures and tables."""
     identity = dataclasses.asdict(config)
-    for name in ("output", "restart", "parts", "seeds"):
+    for name in ("output", "restart", "parts", "seeds", "side_seeds"):
         identity.pop(name)
     folder = config.output / config.preset
     with run_folder(folder, identity, restart=config.restart):
         for part in config.parts:
-            for seed in config.seeds:
+            for seed in config.seeds if part == "clustered" else config.side_seeds:
                 path = folder / part / f"seed{seed}.json"
                 if path.exists():
                     continue

@@ -26,6 +26,8 @@ from synscale_jax.pruning.linear_network import (
 RECURRENT_KERNELS = ("h", "hr", "hz", "hn", "hi", "hf", "hg", "ho", "dense_h")
 """Modules of flax's recurrent cells, linen and nnx, whose ``kernel`` maps state to state."""
 
+SLOWEST = 0.01  # a mode that decays more slowly would drown all others in the covariance
+
 Rule = Literal["noise", "weight", "uniform"]
 Selection = Literal["sampled", "largest"]
 SELECTIONS = ("sampled", "largest")
@@ -93,10 +95,10 @@ def noise_prune(
         |W_{ij}| \; \mathrm{Var}\bigl(x_i - \mathrm{sign}(W_{ij})\,x_j\bigr)
 
     Trained kernels are often not stable. Then :math:`W - (1 + s) I` is probed, with the smallest s
-    of 0.5, 1, 2, 4, … that makes it so; the reports name it. The theory behind
-    :func:`prune_network` covers none of this: neither a W that is not symmetric or lacks a
-    dominant leak, nor the network's nonlinearity. ``docs/noise_prune.md`` has what it did to
-    trained networks.
+    of 0.5, 1, 2, 4, … that brings all eigenvalues to the left of -0.01; the reports name it. The
+    theory behind :func:`prune_network` covers none of this: neither a W that is not symmetric or
+    lacks a dominant leak, nor the network's nonlinearity. ``docs/noise_prune.md`` has what it did
+    to trained networks.
 
     ============= ======================================================================
     ``selection`` which synapses stay
@@ -185,7 +187,7 @@ def noise_pruning(
       ...     updates, state = optimizer.update(params, state, params)
       ...     params = optax.apply_updates(params, updates)
       >>> int((params["h"]["kernel"] != 0).sum()) - 16  # of 240
-      46
+      55
     """
 
     def init_fn(params: Any) -> NoisePruningState:
@@ -311,7 +313,8 @@ def _gate_gain(
 
 
 def _shift(largest: Array) -> Array:
-    """The smallest of 0, 0.5, 1, 2, 4, … above the largest real part of the eigenvalues."""
+    """The smallest of 0, 0.5, 1, 2, 4, … that leaves all modes a finite memory."""
+    largest = largest + SLOWEST
     doublings = jnp.floor(jnp.log2(jnp.maximum(2 * largest, 0.5))) + 1
     return jnp.where(largest < 0, 0, jnp.exp2(doublings) / 2).astype(largest.dtype)
 

@@ -85,9 +85,9 @@ def keep_probability(
       >>> A = jnp.array([[-2.0, 1.0, 0.1], [1.0, -2.0, 0.1], [0.1, 0.1, -1.0]])
       >>> p = keep_probability(A, stationary_covariance(A, structure="symmetric"), 0.5)
       >>> print(p.round(2), p.sum())
-      [[0.   0.98 0.26]
-       [0.98 0.   0.26]
-       [0.26 0.26 0.  ]] 3.0
+      [[0.   1.   0.25]
+       [1.   0.   0.25]
+       [0.25 0.25 0.  ]] 3.0
 
     References:
       Moore and Chaudhuri, `Using noise to probe recurrent neural network structure and prune
