@@ -1,0 +1,434 @@
+"""Tests and intervals for differences between methods that were run on the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from scipy import stats
+
+MOST_PAIRS = 20  # 2²⁰ sign flips are a million; more are no longer listed
+_AT_ONCE = 64  # resamples of images drawn together
+
+
+class Interval(NamedTuple):
+    """A mean with an interval, in the unit of the values.
+
+    Attributes:
+      mean: the mean.
+      low: lower end.
+      high: upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+class Outcome(NamedTuple):
+    """What a test says.
+
+    Attributes:
+      statistic: the test's statistic; None where there is no test.
+      p_value: two-sided; None where there is no test.
+      note: why there is none, or empty.
+    """
+
+    statistic: float | None
+    p_value: float | None
+    note: str = ""
+
+
+def sign_flip_test(differences: Sequence[float] | Float[ndarray, " pairs"]) -> float:
+    r"""The exact paired sign-flip test of a mean difference of zero, two-sided.
+
+    If the methods are exchangeable within each pair, all :math:`2^n` flips of the signs of the
+    differences are equally likely. The p-value is the share of flips whose mean is as far from zero
+    as the observed one or farther. It cannot be below :math:`2^{1 - n}`: 0.0625 for five pairs,
+    0.002 for ten.
+
+    Args:
+      differences: one a pair (a seed), 1 to 20 of them.
+
+    Returns:
+      The p-value.
+
+    Raises:
+      ValueError: if there are none or more than 20, or one is not finite.
+
+    Examples:
+      >>> from synscale_jax.analysis.significance import sign_flip_test
+      >>> sign_flip_test([0.3, 0.1, 0.2, 0.4, 0.2])
+      0.0625
+
+    References:
+      Fisher, The Design of Experiments, 1935, section 21.
+    """
+    values = _finite("differences", differences, 1)
+    if len(values) > MOST_PAIRS:
+        raise ValueError(
+            f"{len(values)} pairs have 2^{len(values)} sign flips, too many to list: give at most "
+            f"{MOST_PAIRS}, or use wilcoxon."
+        )
+    sums = values[:1]  # the first sign is held: the rest mirrors
+    for value in values[1:]:
+        sums = np.concatenate([sums + value, sums - value])
+    # Flips with the same mean must not differ by rounding.
+    tolerance = 1e-12 * np.abs(values).sum()
+    return float(np.mean(np.abs(sums) >= abs(values.sum()) - tolerance))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p-values of a family, which bound the chance of any false rejection.
+
+    Args:
+      p_values: hypothesis -> p-value, the whole family.
+
+    Returns:
+      Hypothesis -> adjusted p-value, in the same order.
+
+    Raises:
+      ValueError: if a value is outside [0, 1].
+
+    Examples:
+      >>> from synscale_jax.analysis.significance import holm
+      >>> {name: round(p, 3) for name, p in holm({"a": 0.01, "b": 0.04, "c": 0.03}).items()}
+      {'a': 0.03, 'b': 0.06, 'c': 0.06}
+
+    References:
+      Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    for name, p in p_values.items():
+        if not 0 <= p <= 1:
+            raise ValueError(f"p={p} of {name!r} is no p-value: give numbers in [0, 1].")
+    adjusted, largest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
+
+
+def bootstrap_interval(
+    values: Any,
+    *,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+    widen: bool = True,
+) -> Interval:
+    r"""Percentile interval of a mean over seeds and test images, by bootstrap over both.
+
+    Each resample draws seeds and, independently, images with replacement; images are the same for
+    all seeds, as they were in the runs. So the interval is about other seeds and other test images
+    of the same kind, not about this test set only.
+
+    A bootstrap over n seeds is too narrow where n is small: it divides by n where n − 1 is due, and
+    has no tails beyond the seeds it saw. So what resampling the seeds adds is widened by
+
+    .. math:: \frac{t_{n-1}}{z} \sqrt{\frac{n}{n - 1}}
+
+    with the quantiles of Student's t and the normal distribution at this level: 2.69 for 3 seeds,
+    1.58 for 5, 1.22 for 10. Simulated where normal seed effects dominate, a 95 % interval then
+    holds the mean in 95 % of cases for 3, 5 and 10 seeds; without widening in 75, 84 and 91 %.
+    Where seed effects are as skewed as an exponential, it is 89 to 91 % with widening. What is
+    random in each single answer enters through seeds and through images, so where that dominates
+    the interval errs on the wide side.
+
+    Args:
+      values: shape ``(seeds, images)``, boolean or numbers: e.g. ``~correct`` for the error.
+      resamples: how many; 10 seeds × 10 000 images × 10 000 resamples take seconds.
+      level: share of resamples inside.
+      seed: of the resampling; the same seed gives the same interval.
+      widen: whether to widen for few seeds; False is the plain percentile interval.
+
+    Returns:
+      An :class:`Interval` in the unit of ``values``: times 100 for per cent.
+
+    Raises:
+      ValueError: if there are fewer than two seeds or images, values that are not finite, or an
+        impossible level or number of resamples.
+
+    Examples:
+      >>> import numpy as np
+      >>> from synscale_jax.analysis.significance import bootstrap_interval
+      >>> wrong = np.random.default_rng(0).random((5, 2000)) < 0.1
+      >>> mean, low, high = bootstrap_interval(wrong, resamples=1000)
+      >>> low < 0.1 < high
+      True
+
+    References:
+      Owen, `The pigeonhole bootstrap <https://arxiv.org/abs/0712.1111>`_, 2007.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or min(values.shape) < 2:
+        raise ValueError(
+            f"values of shape {values.shape} cannot be resampled over seeds and images: give "
+            "(seeds, images) with two or more of each."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite have no mean: leave diverged runs out.")
+    _check_level(level)
+    if resamples < 100:
+        raise ValueError(f"resamples={resamples} give no interval: use 100 or more, e.g. 10 000.")
+    generator = np.random.default_rng(seed)
+    seeds, images = values.shape
+    factor = _few_seeds(seeds, level) if widen else 1.0
+    means = np.empty(resamples)
+    for start in range(0, resamples, _AT_ONCE):
+        count = min(_AT_ONCE, resamples - start)
+        drawn = (
+            generator.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
+        )
+        weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
+        of_seeds = weights @ values.T / images  # (count, seeds)
+        seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), count)
+        from_seeds = ((seed_weights - 1) * of_seeds).sum(1) / seeds
+        means[start : start + count] = of_seeds.mean(1) + factor * from_seeds
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def difference_interval(
+    method: Bool[ndarray, "seeds images"],
+    baseline: Bool[ndarray, "seeds images"],
+    *,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+    widen: bool = True,
+) -> Interval:
+    """Interval of a method's error minus the baseline's, by bootstrap over seeds and test images.
+
+    Seeds are resampled in pairs, and images jointly for both methods, so what is hard for both
+    cancels. See :func:`bootstrap_interval`.
+
+    Args:
+      method: whether each test image was classified correctly, by seed.
+      baseline: the same of the baseline, with the same seeds and images in the same order.
+      resamples: how many.
+      level: share of resamples inside.
+      seed: of the resampling.
+      widen: whether to widen for few seeds.
+
+    Returns:
+      An :class:`Interval`, as a share of images; negative where the method errs less.
+
+    Raises:
+      ValueError: if the shapes differ, or for what :func:`bootstrap_interval` refuses.
+    """
+    ours, theirs = np.asarray(method), np.asarray(baseline)
+    if ours.shape != theirs.shape:
+        raise ValueError(
+            f"shapes {ours.shape} and {theirs.shape} are no pairs: give both methods on the same "
+            "seeds and the same test images."
+        )
+    difference = theirs.astype(np.int8) - ours.astype(np.int8)
+    return bootstrap_interval(difference, resamples=resamples, level=level, seed=seed, widen=widen)
+
+
+def prediction_interval(
+    values: Sequence[float] | Float[ndarray, " runs"], *, level: float = 0.95
+) -> Interval:
+    r"""Where one new run would lie: :math:`\bar x \pm t_{n-1} \, s \sqrt{1 + 1/n}`.
+
+    Args:
+      values: one a run, two or more, taken as normal.
+      level: the chance that a new run lies inside.
+
+    Raises:
+      ValueError: if there are fewer than two runs, or one is not finite.
+
+    Examples:
+      >>> from synscale_jax.analysis.significance import prediction_interval
+      >>> mean, low, high = prediction_interval([1.0, 2.0, 3.0])
+      >>> print(f"{mean:.2f} {low:.2f} {high:.2f}")
+      2.00 -2.97 6.97
+    """
+    runs = _finite("values", values, 2)
+    _check_level(level)
+    t = float(stats.t.ppf((1 + level) / 2, len(runs) - 1))
+    half = t * float(runs.std(ddof=1)) * (1 + 1 / len(runs)) ** 0.5
+    mean = float(runs.mean())
+    return Interval(mean, mean - half, mean + half)
+
+
+def corrected_t_test(differences: Float[ndarray, "repeats folds"]) -> Outcome:
+    r"""The t test of repeated cross-validation with the variance of Nadeau and Bengio, two-sided.
+
+    Folds share training examples, so their differences are not independent and the plain t test
+    rejects too often. With r repeats of k folds and differences of variance s²,
+
+    .. math:: t = \bar d \Big/ \sqrt{s^2 \Big(\frac{1}{k r} + \frac{1}{k - 1}\Big)}
+
+    has k r − 1 degrees of freedom; 1 / (k − 1) is the size of a test fold over that of its training
+    set, 1/9 for ten folds.
+
+    Args:
+      differences: of the two methods on each fold, shape ``(repeats, folds)``.
+
+    Returns:
+      An :class:`Outcome`; no test where all differences are equal.
+
+    Raises:
+      ValueError: if the shape is another, there is one fold only, or a value is not finite.
+
+    Examples:
+      >>> import numpy as np
+      >>> from synscale_jax.analysis.significance import corrected_t_test
+      >>> d = np.array([[0.1, 0.3, 0.2, 0.0, 0.2, 0.1, 0.3, 0.2, 0.1, 0.2]])
+      >>> print(f"{corrected_t_test(d).p_value:.3f}")
+      0.004
+
+    References:
+      Nadeau and Bengio, `Inference for the Generalization Error
+      <https://doi.org/10.1023/A:1024068626366>`_, 2003. Bouckaert and Frank, Evaluating the
+      Replicability of Significance Tests for Comparing Learning Algorithms, 2004.
+    """
+    values = np.asarray(differences, np.float64)
+    if values.ndim != 2 or values.shape[1] < 2 or not values.size:
+        raise ValueError(
+            f"differences of shape {values.shape} are no repeated cross-validation: give "
+            "(repeats, folds) with two or more folds."
+        )
+    flat, folds = _finite("differences", values.ravel(), 2), values.shape[1]
+    if np.ptp(flat) <= 1e-12 * np.abs(flat).max():
+        return Outcome(None, None, "no test: all differences are equal")
+    scale = np.sqrt(flat.var(ddof=1) * (1 / len(flat) + 1 / (folds - 1)))
+    t = float(flat.mean() / scale)
+    return Outcome(t, float(2 * stats.t.sf(abs(t), len(flat) - 1)))
+
+
+def friedman(scores: Float[ndarray, "blocks methods"]) -> Outcome:
+    """Friedman's test that no method ranks otherwise than another, through scipy.
+
+    Args:
+      scores: one a block (a data set or a seed) and method; three methods or more.
+
+    Returns:
+      An :class:`Outcome`; no test where all methods tie in every block.
+
+    Raises:
+      ValueError: if there are fewer than three methods or two blocks, or a value is not finite.
+    """
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 3:
+        raise ValueError(
+            f"scores of shape {values.shape} do not do for Friedman's test: give (blocks, methods) "
+            "with two or more blocks and three or more methods."
+        )
+    _finite("scores", values.ravel(), 2)
+    if (values == values[:, :1]).all():
+        return Outcome(None, None, "no test: all methods tie")
+    result: Any = stats.friedmanchisquare(*values.T)
+    return Outcome(float(result.statistic), float(result.pvalue))
+
+
+def wilcoxon(differences: Sequence[float] | Float[ndarray, " pairs"]) -> Outcome:
+    """Wilcoxon's signed-rank test of paired differences, two-sided, through scipy.
+
+    Args:
+      differences: one a pair; zeros are left out.
+
+    Returns:
+      An :class:`Outcome`; no test where all differences are zero.
+
+    Raises:
+      ValueError: if there are none, or one is not finite.
+    """
+    values = _finite("differences", differences, 1)
+    if not values.any():
+        return Outcome(None, None, "no test: all differences are zero")
+    result: Any = stats.wilcoxon(values)
+    return Outcome(float(result.statistic), float(result.pvalue))
+
+
+def verdict(
+    interval: Interval | None,
+    paper: float | None,
+    *,
+    rounding: float = 0.0,
+    comparable: bool = True,
+    needs: str | None = None,
+) -> str:
+    """What our interval of a difference says about the paper's, in one of six fixed phrases.
+
+    In this order, the first that holds:
+
+    - ``not run: needs …`` if ``needs`` says what is missing;
+    - ``not comparable`` if length, model or data differ, or the paper prints no figure;
+    - ``cannot tell`` if there is no interval, or it holds both 0 and the paper's difference;
+    - ``confirms`` if it excludes 0 on the paper's side and holds the paper's difference;
+    - ``confirms the sign, not the size`` if it excludes 0 on the paper's side and excludes the
+      paper's difference, too;
+    - ``contradicts`` if it excludes the paper's difference otherwise: it holds 0, or it lies on the
+      other side of 0.
+
+    A difference of 0 in the paper has no side, and can be contradicted only. The paper's difference
+    is that of single runs, with a spread of its own that it does not print: ``contradicts`` says
+    that our mean is not there, not that the paper's run was not.
+
+    Args:
+      interval: of the difference to the baseline, in the unit of ``paper``.
+      paper: the paper's difference, with the same sign convention, or None.
+      rounding: how far the printed difference can be off by rounding: 0.01 for that of two figures
+        with two decimals.
+      comparable: whether the runs are of the paper's length, model and data.
+      needs: what a run would need, e.g. ``"an accelerator"``, if there was none.
+
+    Raises:
+      ValueError: if the interval's ends are reversed or no numbers, or ``rounding`` is negative.
+
+    Examples:
+      >>> from synscale_jax.analysis.significance import Interval, verdict
+      >>> verdict(Interval(-0.1, -0.2, -0.01), paper=-0.09)
+      'confirms'
+      >>> verdict(Interval(-0.3, -0.4, -0.2), paper=-0.09)
+      'confirms the sign, not the size'
+      >>> verdict(Interval(0.0, -0.1, 0.1), paper=-0.09)
+      'cannot tell'
+      >>> verdict(Interval(0.1, 0.05, 0.2), paper=-0.09)
+      'contradicts'
+      >>> verdict(None, paper=-0.09, needs="an accelerator")
+      'not run: needs an accelerator'
+    """
+    if not 0 <= rounding < float("inf"):
+        raise ValueError(f"rounding={rounding} is no tolerance: use 0 or more, e.g. 0.01.")
+    if needs:
+        return f"not run: needs {needs}"
+    if not comparable or paper is None:
+        return "not comparable"
+    if interval is None:
+        return "cannot tell"
+    _, low, high = interval
+    if not (np.isfinite([low, high]).all() and low <= high):
+        raise ValueError(f"[{low}, {high}] is no interval: give a finite low end and a high end.")
+    same_side = (low > 0 and paper > 0) or (high < 0 and paper < 0)
+    excluded = not low <= paper + rounding or not paper - rounding <= high
+    if same_side:
+        return "confirms the sign, not the size" if excluded else "confirms"
+    return "contradicts" if excluded else "cannot tell"
+
+
+def _finite(name: str, values: Any, least: int) -> ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or len(array) < least:
+        raise ValueError(
+            f"{name} of shape {array.shape} are too few or no list: give {least} or more numbers."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} hold {array[~np.isfinite(array)][0]}: leave diverged runs out.")
+    return array
+
+
+def _few_seeds(seeds: int, level: float) -> float:
+    """How much a percentile interval over n seeds is too narrow, for normal effects."""
+    at = (1 + level) / 2
+    return float(stats.t.ppf(at, seeds - 1) / stats.norm.ppf(at)) * (seeds / (seeds - 1)) ** 0.5
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} is no share: use a number in (0, 1), e.g. 0.95.")
