@@ -17,7 +17,7 @@ from jax._src import dispatch
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from synscale_jax.kernels import onednn
+from synscale_jax.kernels import _small_images, onednn
 
 Pair = tuple[int, int]
 
@@ -120,12 +120,14 @@ def _plain(a: jax.Array, b: jax.Array, *, result: str, size: Pair, **window: Any
 
 
 def _on_cpu(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
-    """The three results by oneDNN where it can, in XLA's fast layout elsewhere."""
+    """The three results: tiny images as matrices, others by oneDNN or in XLA's fast layout."""
     shape = _result_shape(a.shape, b.shape, params["result"], params["size"])
     if a.size == 0 or b.size == 0 or 0 in shape:
         return jnp.zeros(shape, a.dtype)
     if a.ndim == 5:  # one by one: the grouped convolution of vmap is several times slower
         return lax.map(lambda operands: _on_cpu(*operands, **params), (a, b))
+    if _small_images.covers(a, b, **params):
+        return _small_images.convolve(a, b, **params)
     run = onednn.convolve if onednn.covers(a, b, **params) else _canonical
     return run(a, b, **params)
 
