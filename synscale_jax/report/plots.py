@@ -88,7 +88,7 @@ def dots(
     from matplotlib.figure import Figure
 
     lines = len(next(iter(panels.values())))
-    size = (2.2 + 2.6 * len(panels), 1.4 + 0.34 * lines)
+    size = (2.2 + 2.6 * len(panels), 1.7 + 0.34 * lines)
     figure = Figure(figsize=size, layout="constrained")
     for axes, (name, rows) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -104,6 +104,7 @@ def dots(
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     figure.suptitle(title)
+    figure.supxlabel("dots: ours with 95 % interval; open diamonds: published", fontsize=8)
     save(figure, path)
 
 

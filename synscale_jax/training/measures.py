@@ -59,7 +59,8 @@ def activation_divergence(program: Program, state: TrainState) -> dict[str, Any]
       As of :func:`weight_divergence`, by receiving layer and pooled.
     """
     count = _counter(program)
-    images, size = program.splits.test.images, program.config.eval_batch
+    images: Any = program.splits.test.images
+    size = program.config.eval_batch
     parts = [
         jax.device_get(count(state, images[start : start + size]))
         for start in range(0, len(images), size)
