@@ -30,10 +30,10 @@ def image_set(shape: tuple[int, int, int], classes: int, test: int = 1000) -> An
 
 def model(name: str) -> tuple[Any, tuple[int, int, int]]:
     """A model by name, and the shape of its images."""
-    from synscale_jax.models import MLP, cifar_resnet
+    from synscale_jax.models import MLP, cifar_resnet, resnet34
 
-    if name == "resnet32":
-        return cifar_resnet(32, 10), (32, 32, 3)
+    if name.startswith("resnet"):
+        return cifar_resnet(32, 10) if name == "resnet32" else resnet34(10), (32, 32, 3)
     shape = {"mlp784": (28, 28, 1), "mlp3072": (32, 32, 3)}[name]
     return MLP((1024, 1024), 10), shape
 
@@ -45,8 +45,19 @@ def method(name: str, arguments: dict[str, Any]) -> Any:
     return getattr(methods, name)(**arguments)
 
 
+def use_plain_lax() -> None:
+    """Give the models flax's own convolution: that of lax, with lax's gradients."""
+    from synscale_jax.models import resnet
+
+    vars(resnet)["conv_general_dilated"] = None
+
+
 def train_block(
-    network: str, steps: int, method_name: str = "baseline", **arguments: Any
+    network: str,
+    steps: int,
+    method_name: str = "baseline",
+    plain_lax: bool = False,
+    **arguments: Any,
 ) -> tuple[Callable[[int], object], dict[str, Any]]:
     """Blocks of training steps, one compiled call each, always from the same state.
 
@@ -57,6 +68,8 @@ def train_block(
     from synscale_jax.training.config import TrainConfig
     from synscale_jax.training.program import Program
 
+    if plain_lax:
+        use_plain_lax()
     net, shape = model(network)
     config = TrainConfig(batch=100, chunk_steps=steps)
     program = Program(net, method(method_name, arguments), config, image_set(shape, 10))
@@ -66,16 +79,20 @@ def train_block(
     def run(count: int) -> None:
         jax.block_until_ready(program.chunk(state, key, count))
 
-    return run, about()
+    return run, about(plain_lax)
 
 
-def evaluation_block(network: str) -> tuple[Callable[[int], object], dict[str, Any]]:
+def evaluation_block(
+    network: str, plain_lax: bool = False
+) -> tuple[Callable[[int], object], dict[str, Any]]:
     """Evaluations of 1000 images, in batches of 500."""
     import jax
 
     from synscale_jax.training.config import TrainConfig
     from synscale_jax.training.program import Program
 
+    if plain_lax:
+        use_plain_lax()
     net, shape = model(network)
     config = TrainConfig(batch=100, eval_batch=500)
     program = Program(net, method("baseline", {}), config, image_set(shape, 10))
@@ -85,15 +102,15 @@ def evaluation_block(network: str) -> tuple[Callable[[int], object], dict[str, A
         for _ in range(count):
             program.evaluate(state, program.splits.test)
 
-    return run, about()
+    return run, about(plain_lax)
 
 
-def about() -> dict[str, Any]:
+def about(plain_lax: bool = False) -> dict[str, Any]:
     """How this side runs."""
     from synscale_jax.kernels import convolution_path
 
     return {
         "threads": os.cpu_count(),  # XLA takes all there are
         "os_threads": paired.os_threads(),
-        "convolution": str(convolution_path()),
+        "convolution": "lax" if plain_lax else convolution_path(),
     }

@@ -1,7 +1,8 @@
-"""A training step and an evaluation of ResNet32 (CIFAR, batch 100, Adam) against PyTorch.
+"""A training step and an evaluation of a ResNet (batch 100, Adam) against PyTorch.
 
-    python benchmarks/resnet_step.py                     # both convolution paths that there are
-    python benchmarks/resnet_step.py --paths canonical   # pure JAX alone
+    python benchmarks/resnet_step.py                     # ResNet32, in pure JAX and with oneDNN
+    python benchmarks/resnet_step.py --paths lax         # with lax's own gradients: slow
+    python benchmarks/resnet_step.py --network resnet34  # with ImageNet's stem, as it stands there
 
 Every PyTorch variant is tried first; ours is then paired with the fastest.
 """
@@ -14,8 +15,16 @@ import statistics
 import ours
 import paired
 
-PATHS = {"canonical": {"SYNSCALE_ONEDNN": "0"}, "native": {}}
-TARGETS = {"canonical": 3.0, "native": None}
+# Environment, whether the models take lax's own gradients, most steps in a turn and most pairs:
+# those gradients are fifty times slower inside a loop.
+PATHS: dict[str, tuple[dict[str, str], bool, int, int]] = {
+    "lax": ({"SYNSCALE_ONEDNN": "0"}, True, 1, 2),
+    "canonical": ({"SYNSCALE_ONEDNN": "0"}, False, 4, 50),
+    "native": ({}, False, 50, 50),
+}
+TARGETS = {("resnet32", "native"): 1.0, ("resnet34", "native"): 1.2}
+EVALUATION_TARGETS = {("resnet32", "native"): 1.0}
+NAMES = {"resnet32": "ResNet32", "resnet34": "ResNet34"}
 LAYOUTS = ("contiguous", "channels_last")
 
 
@@ -46,47 +55,58 @@ def fastest(peers: list[paired.Peer], steps: int, turns: int) -> tuple[paired.Pe
     return peers[best], {p.name: m for p, m in zip(peers, medians, strict=True)}
 
 
-def pair(mine: paired.Peer, best: paired.Peer, label: str, target: float | None, options) -> dict:
+def pair(
+    mine: paired.Peer, best: paired.Peer, steps: int, pairs: int, label: str, target: float | None
+) -> dict:
     """Ours against PyTorch's best."""
-    with paired.Worker(mine, options.steps) as a, paired.Worker(best, options.steps) as b:
-        return paired.compare(a, b, options.pairs, target=target, label=label)
+    with paired.Worker(mine, steps) as a, paired.Worker(best, steps) as b:
+        return paired.compare(a, b, pairs, target=target, label=label)
+
+
+def rows_of(path: str, network: str, best: dict[str, paired.Peer], options) -> list[dict]:
+    """The step and the evaluation with one way to run convolutions."""
+    environment, plain_lax, most_steps, most_pairs = PATHS[path]
+    steps, pairs = min(options.steps, most_steps), min(options.pairs, most_pairs)
+    common = {"network": network, "plain_lax": plain_lax}
+    step = paired.Peer(f"ours, {path}", ours.train_block, {**common, "steps": steps}, environment)
+    evaluation = paired.Peer(f"ours, {path}", ours.evaluation_block, common, environment)
+    name = NAMES[network]
+    label = f"{name} step, ours ({path}) / PyTorch's best"
+    rows = [pair(step, best["step"], steps, pairs, label, TARGETS.get((network, path)))]
+    label = f"{name} evaluation of 1000 images, ours ({path}) / PyTorch's best"
+    target = EVALUATION_TARGETS.get((network, path))
+    return [*rows, pair(evaluation, best["evaluation"], 1, pairs, label, target)]
 
 
 def main() -> None:
     """Measure and write."""
-    parser = paired.arguments(__doc__, steps=6)
-    parser.add_argument("--paths", nargs="+", choices=PATHS, default=list(PATHS))
+    parser = paired.arguments(__doc__, steps=10)
+    parser.add_argument("--paths", nargs="+", choices=PATHS, default=["canonical", "native"])
+    parser.add_argument("--network", choices=NAMES, default="resnet32")
     options = paired.begin(parser)
-    turns = 2 if options.quick else 5
+    turns, network = 2 if options.quick else 5, options.network
     trained = [
         paired.Peer(
             f"PyTorch {adam}, {layout}",
             torch_block,
-            {"network": "resnet32", "adam": adam, "layout": layout},
+            {"network": network, "adam": adam, "layout": layout},
         )
         for adam, layout in itertools.product(("default", "foreach", "fused"), LAYOUTS)
     ]
     evaluated = [
-        paired.Peer(
-            f"PyTorch {layout}", torch_evaluation, {"network": "resnet32", "layout": layout}
-        )
+        paired.Peer(f"PyTorch {layout}", torch_evaluation, {"network": network, "layout": layout})
         for layout in LAYOUTS
     ]
-    best, tried = fastest(trained, options.steps, turns)
-    best_evaluation, tried_evaluation = fastest(evaluated, 1, turns)
-    rows = []
-    for path in options.paths:
-        train = {"network": "resnet32", "steps": options.steps}
-        mine = paired.Peer(f"ours, {path}", ours.train_block, train, PATHS[path])
-        label = f"ResNet32 step, ours ({path}) / PyTorch's best"
-        rows.append(pair(mine, best, label, TARGETS[path], options))
-        mine = paired.Peer(
-            f"ours, {path}", ours.evaluation_block, {"network": "resnet32"}, PATHS[path]
-        )
-        label = f"ResNet32 evaluation of 1000 images, ours ({path}) / PyTorch's best"
-        rows.append(pair(mine, best_evaluation, label, None, options))
+    step, tried = fastest(trained, min(options.steps, 4), turns)
+    evaluation, tried_evaluation = fastest(evaluated, 1, turns)
+    best = {"step": step, "evaluation": evaluation}
+    rows = [row for path in options.paths for row in rows_of(path, network, best, options)]
     command = "python benchmarks/resnet_step.py"
-    paired.write("resnet_step", options, rows, command=command, tried=[tried, tried_evaluation])
+    command += "" if network == "resnet32" else f" --network {network}"
+    name = "resnet_step" if network == "resnet32" else f"{network}_step"
+    if options.paths == ["lax"]:
+        command, name = f"{command} --paths lax", f"{name}_lax"
+    paired.write(name, options, rows, command=command, tried=[tried, tried_evaluation])
 
 
 if __name__ == "__main__":

@@ -50,22 +50,36 @@ class Block(nn.Module):
         return self.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
+def resnet(stem: list[nn.Module], stages: tuple[int, ...], width: int) -> nn.Module:
+    """Stages of basic blocks; each after the first halves the image and doubles the channels."""
+    layers, channels = [*stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True)], width
+    if len(stages) == 4:
+        layers.append(nn.MaxPool2d(3, 2, 1))
+    for stage, blocks in enumerate(stages):
+        features = width * 2**stage
+        for block in range(blocks):
+            layers.append(Block(channels, features, 2 if stage and not block else 1))
+            channels = features
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
 def resnet32() -> nn.Module:
     """Three stages of five blocks, of 16, 32 and 64 channels, as ours."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    channels = 16
-    for features in (16, 32, 64):
-        for block in range(5):
-            stride = 2 if block == 0 and features != 16 else 1
-            layers.append(Block(channels, features, stride))
-            channels = features
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return resnet([nn.Conv2d(3, 16, 3, 1, 1, bias=False)], (5, 5, 5), 16)
+
+
+def resnet34() -> nn.Module:
+    """ResNet-34 with ImageNet's stem, as ours and as torchvision's."""
+    return resnet([nn.Conv2d(3, 64, 7, 2, 3, bias=False)], (3, 4, 6, 3), 64)
+
+
+NETWORKS = {"mlp3072": mlp, "resnet32": resnet32, "resnet34": resnet34}
 
 
 def _network(network: str, layout: str) -> tuple[nn.Module, torch.memory_format]:
     torch.manual_seed(0)
     formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    module = mlp() if network == "mlp3072" else resnet32()
+    module = NETWORKS[network]()
     return module.to(memory_format=formats[layout]), formats[layout]  # type: ignore[call-overload]
 
 
