@@ -1,6 +1,6 @@
 """Noise-prune on trained recurrent networks: an Elman net and a GRU that read MNIST row by row.
 
-Each network (128 units, 28 steps of 28 pixels) is trained on all 60 000 images, then its recurrent
+Each network (64 units, 28 steps of 28 pixels) is trained on all 60 000 images, then its recurrent
 kernels are pruned to a density in six ways and tested, as they are and after 100 more steps with
 the mask held. Nothing is chosen on the test images. The rule is the linear theory's; no published
 figures exist for this task.
@@ -58,7 +58,7 @@ class Config:
     """Of initial weights, batches and draws."""
     densities: tuple[float, ...] = (0.5, 0.3, 0.2, 0.1, 0.05)
     """Fractions of each recurrent kernel to keep."""
-    hidden: int = 128
+    hidden: int = 64
     """Units."""
     epochs: int = 3
     """Of training before pruning."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import jax
@@ -63,16 +64,25 @@ def clustered_network(
         raise ValueError(f"inner_density={inner_density} is no fraction: use one in (0, 1].")
     if not 0 <= long_range // 2 <= n * (n - 1) // 2:
         raise ValueError(f"long_range={long_range} synapses do not fit {n} neurons.")
+    W = _weights(key, tuple(sizes), inner_density, long_range // 2, directed)
+    return W - jnp.diag(jnp.abs(W).sum(1) + leak)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _weights(
+    key: Array, sizes: tuple[int, ...], inner_density: float, long_range: int, directed: bool
+) -> Array:
+    """Clusters and what joins them, the largest eigenvalue 1 / 1.1."""
+    n, begin = sum(sizes), 0
     keys = jax.random.split(key, 2 * len(sizes) + 2)
-    W, begin = jnp.zeros((n, n)), 0
+    W = jnp.zeros((n, n))
     for index, size in enumerate(sizes):
         pairs = int(inner_density * (size * (size - 1) // 2))
         inner = _pairs(keys[2 * index : 2 * index + 2], size, pairs, "normal", directed)
         W = W.at[begin : begin + size, begin : begin + size].set(inner)
         begin += size
-    W = W + _pairs(keys[-2:], n, long_range // 2, "uniform", directed)
-    W = W / (1.1 * _largest_eigenvalue(W))
-    return W - jnp.diag(jnp.abs(W).sum(1) + leak)
+    W = W + _pairs(keys[-2:], n, long_range, "uniform", directed)
+    return W / (1.1 * _largest_eigenvalue(W))
 
 
 def _pairs(
@@ -91,7 +101,8 @@ def _upper(key: Array, size: int, count: int, weights: str) -> Array:
         values = 1 + jax.random.normal(weight, (count,))
     else:
         values = jax.random.uniform(weight, (count,))
-    return jnp.zeros((size, size)).at[rows[chosen], columns[chosen]].set(values)
+    where = rows[chosen], columns[chosen]
+    return jnp.zeros((size, size)).at[where].set(values)
 
 
 def _largest_eigenvalue(W: Array, rounds: int = 200) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -18,7 +19,7 @@ from synscale_jax.pruning._probability import (
 )
 from synscale_jax.pruning._sampling import RULES, synapse_gain
 from synscale_jax.pruning.linear_network import (
-    is_concrete,
+    known_value,
     largest_real_eigenvalue,
     stationary_covariance,
 )
@@ -288,6 +289,7 @@ def _gate_gain(
     max_gain: float,
 ) -> tuple[Array, KernelReport]:
     """One gate's gains, in the order (to, from)."""
+    W = W.astype(jnp.promote_types(W.dtype, jnp.float32))  # what LAPACK knows
     own = jnp.eye(len(W), dtype=bool)
     shift = jnp.zeros([], W.dtype)
     score = jnp.abs(W) if rule == "weight" else jnp.where(W == 0, 0, jnp.ones_like(W))
@@ -341,7 +343,8 @@ def _gates(name: str, kernel: Array) -> dict[str, Array]:
             f"The kernel of {name} has shape {kernel.shape}, which maps no state to itself: leave "
             "it out of kernels=."
         )
-    if is_concrete(kernel) and (bad := int((~jnp.isfinite(kernel)).sum())):
+    known = known_value(kernel)
+    if known is not None and (bad := int((~np.isfinite(known.astype(np.float32))).sum())):
         raise ValueError(f"The kernel of {name} holds {bad} entries that are NaN or infinite.")
     parts = jnp.split(kernel, kernel.shape[1] // n, 1)
     if len(parts) == 1:

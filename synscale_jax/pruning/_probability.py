@@ -6,10 +6,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from synscale_jax.pruning.linear_network import is_concrete
+from synscale_jax.pruning.linear_network import known_value
 
 Normalisation = Literal["exact", "published"]
 NORMALISATIONS = ("exact", "published")
@@ -215,8 +216,8 @@ def normalised(
 
 def check_density(density: float | Array) -> None:
     """Refuse what is no fraction."""
-    value = jnp.asarray(density)
-    if is_concrete(value) and not bool(jnp.all((value > 0) & (value <= 1))):
+    known = known_value(density)  # pyright: ignore[reportArgumentType]
+    if known is not None and not np.all((known > 0) & (known <= 1)):
         raise ValueError(f"density={density} is no fraction to keep: use one in (0, 1].")
 
 
@@ -245,8 +246,8 @@ def _constant(score: Array, target: Array, published: bool) -> Array:
 
     start = (jax.lax.stop_gradient(first), jnp.zeros(score.shape, bool))
     reached, capped = jax.lax.while_loop(grows, widen, start)
-    constant = rescaled(capped, score, target)  # differentiable, the set at 1 held fixed
-    return jnp.maximum(constant, reached)  # where all are at 1, no score is left to set it
+    # Differentiable, the set at 1 held fixed; where all are at 1, no score is left to set it.
+    return jnp.where(capped.sum() < (fixed > 0).sum(), rescaled(capped, score, target), reached)
 
 
 def _total(values: Array, dtype: jnp.dtype) -> Array:

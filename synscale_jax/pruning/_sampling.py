@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -20,7 +21,7 @@ from synscale_jax.pruning._probability import (
 from synscale_jax.pruning.linear_network import (
     check_matrix,
     check_symmetric,
-    is_concrete,
+    known_value,
     stationary_covariance,
 )
 
@@ -171,12 +172,17 @@ def sample_synapses(
         raise ValueError(f"max_gain={max_gain} would weaken what stays: use 1 or more.")
     draw = jax.random.uniform(key, A.shape, A.dtype)
     if symmetric:
-        upper = jnp.triu(draw, 1)
-        draw = upper + upper.T
+        draw, probability = _mirrored(draw), _mirrored(probability)
     synapse = ~jnp.eye(len(A), dtype=bool)
     kept = (draw < probability) & synapse & (A != 0)
     sparse = jnp.where(kept, A * synapse_gain(probability, max_gain), 0)
     return sparse + jnp.diag(_leak(A, sparse, synapse, diagonal)), kept
+
+
+def _mirrored(matrix: Array) -> Array:
+    """The upper triangle, twice."""
+    upper = jnp.triu(matrix, 1)
+    return upper + upper.T
 
 
 def synapse_gain(probability: Array, max_gain: float) -> Array:
@@ -194,7 +200,7 @@ def _leak(A: Array, sparse: Array, synapse: Array, diagonal: str) -> Array:
 
 
 def _check_leak(A: Array) -> None:
-    if is_concrete(A) and (value := float(jnp.diagonal(A).max())) > 0:
+    if (known := known_value(A)) is not None and (value := float(np.diagonal(known).max())) > 0:
         raise ValueError(
             f"A has a diagonal entry of {value:.4g}: the diagonal is leak and must be 0 or less."
         )

@@ -71,14 +71,14 @@ def stationary_covariance(
     A = jnp.asarray(A)
     check_matrix(A)
     if structure == "general":
-        identity = jnp.eye(A.shape[-1], dtype=A.dtype)
+        identity = jnp.broadcast_to(jnp.eye(A.shape[-1], dtype=A.dtype), A.shape)
         return solve_lyapunov(A, jnp.asarray(noise, A.dtype) ** 2 * identity)
     if structure == "symmetric":
         check_symmetric(A)
     else:
         _check_normal(A)
     covariance = _by_cholesky(A, jnp.asarray(noise, A.dtype))
-    if is_concrete(covariance) and not bool(jnp.isfinite(covariance).all()):
+    if (known := known_value(covariance)) is not None and not np.isfinite(known).all():
         refuse_unstable(float(jnp.linalg.eigvalsh((A + A.mT) / 2).max()))
     return covariance
 
@@ -128,10 +128,10 @@ def solve_lyapunov(
     check_matrix(A)
     C, largest, residual = _checked_solution(A, Q)
     tolerance = _tolerance(A.dtype)
-    if is_concrete(residual):
+    if (left := known_value(residual)) is not None:
         if (value := float(largest.max())) >= 0:
             refuse_unstable(value)
-        if not (value := float(residual.max())) <= tolerance:
+        if not (value := float(left.max())) <= tolerance:
             raise ValueError(
                 f"The covariance leaves a relative residual of {value:.1e} in {A.dtype}, more than "
                 f"{tolerance:.1e}: use float64 (with jax.enable_x64(True): ...) or increase the "
@@ -208,7 +208,8 @@ def _by_cholesky(A: Array, noise: Array) -> Array:
 
     def one(A: Array) -> Array:
         factor = jnp.linalg.cholesky(-(A + A.T))
-        return cho_solve((factor, True), jnp.eye(len(A), dtype=A.dtype))
+        inverse = cho_solve((factor, True), jnp.eye(len(A), dtype=A.dtype))
+        return (inverse + inverse.T) / 2
 
     return noise**2 * jnp.vectorize(one, signature="(n,n)->(n,n)")(A)
 
@@ -231,9 +232,9 @@ def largest_real_eigenvalue(A: Float[Array, "*batch n n"]) -> Float[Array, "*bat
     return jnp.linalg.eigvals(A).real.max(-1)
 
 
-def is_concrete(value: Array) -> bool:
-    """Whether the value is known, so that it can be refused."""
-    return not isinstance(value, jax.core.Tracer)
+def known_value(value: Array) -> np.ndarray | None:
+    """The value if it is known, so that it can be refused; None inside jit, vmap and grad."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def check_matrix(A: Array) -> None:
@@ -242,16 +243,16 @@ def check_matrix(A: Array) -> None:
         raise ValueError(f"A has shape {A.shape}: give a square matrix, neurons × neurons.")
     if not jnp.issubdtype(A.dtype, jnp.floating):
         raise ValueError(f"A has dtype {A.dtype}: give a float matrix.")
-    if is_concrete(A) and (bad := int(jnp.sum(~jnp.isfinite(A)))):
+    if (known := known_value(A)) is not None and (bad := int((~np.isfinite(known)).sum())):
         raise ValueError(f"A holds {bad} entries that are NaN or infinite: mend them first.")
 
 
 def check_symmetric(A: Array) -> None:
     """Refuse a matrix that differs from its transpose by more than rounding."""
-    if not is_concrete(A):
+    if (known := known_value(A)) is None:
         return
-    gap = float(jnp.abs(A - A.mT).max())
-    if gap > 10 * float(jnp.finfo(A.dtype).eps) * float(jnp.abs(A).max()):
+    gap = float(np.abs(known - known.mT).max())
+    if gap > 10 * float(np.finfo(known.dtype).eps) * float(np.abs(known).max()):
         raise ValueError(
             f"A differs from its transpose by up to {gap:.3g}: it is not symmetric; use "
             "symmetric=False (structure='general')."
@@ -267,9 +268,9 @@ def refuse_unstable(eigenvalue: float) -> None:
 
 
 def _check_normal(A: Array) -> None:
-    if not is_concrete(A):
+    if (known := known_value(A)) is None:
         return
-    gap = float(jnp.abs(A @ A.mT - A.mT @ A).max())
-    scale = float(jnp.abs(A).max()) ** 2 * A.shape[-1]
-    if gap > 10 * float(np.finfo(A.dtype).eps) * scale:
+    gap = float(np.abs(known @ known.mT - known.mT @ known).max())
+    scale = float(np.abs(known).max()) ** 2 * known.shape[-1]
+    if gap > 10 * float(np.finfo(known.dtype).eps) * scale:
         raise ValueError(f"A Aᵀ and Aᵀ A differ by up to {gap:.3g}: use structure='general'.")
