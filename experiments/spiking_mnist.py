@@ -11,8 +11,8 @@ with decay, and 88.6 % of the known digits right.
     python experiments/spiking_mnist.py --preset paper   # five seeds
 
 A seed is a process of its own on one core, ``--processes`` of them at a time. Two trainings of
-15 000 images, 75 million steps each, take about two minutes a piece, the twelve shows as long
-again. Expect, with seeds 0 to 4, what results/spiking/README.md says. Give the same command again
+15 000 images, 75 million steps each, take about a quarter of a minute a piece with a C++ compiler
+(two minutes without), the twelve shows as long again. Expect, with seeds 0 to 4, what results/spiking/README.md says. Give the same command again
 to go on after an interruption.
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from synscale_jax.data import load_images
 from synscale_jax.report import spiking as report
-from synscale_jax.spiking import Network, flush, protocol
+from synscale_jax.spiking import Network, engine, flush, protocol
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.provenance import provenance, write_json, write_text
 from synscale_jax.training.runs import RunError, run_folder
@@ -132,6 +132,7 @@ def train_and_show(config: Config, folder: pathlib.Path, seed: int) -> None:
                 "modes": modes,
                 "data_hash": data.data_hash,
                 "mean_rate": float(shown.rates.mean()),
+                "engine": engine(),
                 "wall_seconds": time.perf_counter() - start,
                 "provenance": origin,
             },

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from synscale_jax.spiking import neurons, stdp
+from synscale_jax.spiking import _native, neurons, stdp
 from synscale_jax.spiking.encoding import InputSpikes
 from synscale_jax.spiking.network import Network, NetworkState, send
 from synscale_jax.spiking.neurons import LIFState
@@ -75,6 +75,7 @@ def advance(
     end: Array,
     rates: LearningRates,
     decay: bool,
+    native: bool,
 ) -> Packed:
     """Run until step ``end`` or to the last of the given spikes, whichever comes first.
 
@@ -88,10 +89,13 @@ def advance(
         there are spikes and a step of ``end`` or later for the last.
       rates: of the neurons.
       decay: whether weights lose by silence.
+      native: whether the loop in C++ does it.
 
     Returns:
       The state there.
     """
+    if native:
+        return Packed(*_native.advance(network, state, packed, spikes, begin, end, rates, decay))
 
     def upcoming(event: Array) -> Array:
         return begin + spikes.step[event]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from synscale_jax.spiking import _engine, encoding
+from synscale_jax.spiking import _engine, _native, encoding
 from synscale_jax.spiking.encoding import InputSpikes
 from synscale_jax.spiking.network import (
     Network,
@@ -24,7 +25,16 @@ from synscale_jax.spiking.stdp import LearningRates
 BLOCK = 2048  # input spikes drawn at a time; more blocks follow until the image is over
 
 
-@functools.partial(jax.jit, static_argnames=("network", "steps", "decay"))
+def engine() -> Literal["native", "jax"]:
+    """Which path :func:`train`, :func:`count_spikes`, :func:`flush` and :func:`run` take.
+
+    ``"native"``, a loop in C++, on CPUs with a C++ compiler, which is called once and takes some
+    seconds; else, or with ``SYNSCALE_SPIKING=jax`` in the environment when first asked,
+    ``"jax"``. Their arithmetic is the same; float32 may round otherwise.
+    """
+    return "jax" if _native.why_not() else "native"
+
+
 def run(
     network: Network,
     state: NetworkState,
@@ -33,6 +43,7 @@ def run(
     rates: LearningRates,
     *,
     decay: bool = False,
+    native: bool | None = None,
 ) -> tuple[NetworkState, Array]:
     """Run a network on given input spikes.
 
@@ -43,21 +54,48 @@ def run(
       steps: how many to take.
       rates: from :func:`learning_rates`.
       decay: whether weights lose by their input's silence.
+      native: whether C++ does it; left out, where it can.
 
     Returns:
       The state after it, and spikes by neuron, int32 (2 n,), excitatory neurons first.
     """
+    return _run(network, state, spikes, steps, rates, decay=decay, native=_choice(native))
+
+
+def _choice(native: bool | None) -> bool:
+    if native and (reason := _native.why_not()):
+        raise ValueError(f"native=True cannot be had: {reason}; leave it out.")
+    return _native.why_not() is None if native is None else native
+
+
+@functools.partial(jax.jit, static_argnames=("network", "steps", "decay", "native"))
+def _run(
+    network: Network,
+    state: NetworkState,
+    spikes: InputSpikes,
+    steps: int,
+    rates: LearningRates,
+    *,
+    decay: bool,
+    native: bool,
+) -> tuple[NetworkState, Array]:
     step = spikes.step.at[spikes.count].set(steps)  # the padding ends the run, not the last spike
     spikes = InputSpikes(step, spikes.input, spikes.count + 1)
     end = state.step + steps
     packed = _engine.advance(
-        network, state, _engine.pack(state), spikes, state.step, end, rates, decay
+        network, state, _engine.pack(state), spikes, state.step, end, rates, decay, native
     )
     return _engine.unpack(packed, state), packed.counts
 
 
 def train(
-    network: Network, state: NetworkState, rates: ArrayLike, slots: ArrayLike, key: Array
+    network: Network,
+    state: NetworkState,
+    rates: ArrayLike,
+    slots: ArrayLike,
+    key: Array,
+    *,
+    native: bool | None = None,
 ) -> tuple[NetworkState, Array]:
     """Show images one after the other and learn from each.
 
@@ -70,6 +108,7 @@ def train(
       rates: (images, inputs) in Hz, from :func:`encoding.pixel_rates`.
       slots: int (images,), each image's class as a position 0 .. classes − 1.
       key: of the input spikes.
+      native: whether C++ does it; left out, where it can.
 
     Returns:
       The state after it, and spikes while each image was shown, int32 (images, 2 n), excitatory
@@ -80,11 +119,17 @@ def train(
         int32 counts.
     """
     rates, slots = _checked(network, state, rates, slots)
-    return _present(network, state, rates, slots, key, decay=network.decay == "continuous")
+    decay = network.decay == "continuous"
+    return _present(network, state, rates, slots, key, decay=decay, native=_choice(native))
 
 
 def count_spikes(
-    network: Network, state: NetworkState, rates: ArrayLike, key: Array
+    network: Network,
+    state: NetworkState,
+    rates: ArrayLike,
+    key: Array,
+    *,
+    native: bool | None = None,
 ) -> tuple[NetworkState, Array]:
     """Show images one after the other with frozen weights and without adaptation.
 
@@ -95,6 +140,7 @@ def count_spikes(
       state: before.
       rates: (images, inputs) in Hz.
       key: of the input spikes.
+      native: whether C++ does it; left out, where it can.
 
     Returns:
       The state after it, and spikes while each image was shown, int32 (images, 2 n).
@@ -105,7 +151,7 @@ def count_spikes(
     nobody = np.full(len(np.asarray(rates)), -1, np.int32)
     rates, _ = _checked(network, state, rates, nobody)
     fixed = dataclasses.replace(network, threshold="fixed")
-    return _present(fixed, state, rates, nobody, key, decay=False)
+    return _present(fixed, state, rates, nobody, key, decay=False, native=_choice(native))
 
 
 def flush(
@@ -133,7 +179,7 @@ def flush(
     rates = np.full((1, network.inputs), rate, np.float32)
     nobody = np.full(1, -1, np.int32)
     rates, slots = _checked(brief, state, rates, nobody)
-    return _present(brief, state, rates, slots, key, decay=True)[0]
+    return _present(brief, state, rates, slots, key, decay=True, native=_choice(None))[0]
 
 
 def _checked(
@@ -156,7 +202,7 @@ def _checked(
     return rates, slots.astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "decay"))
+@functools.partial(jax.jit, static_argnames=("network", "decay", "native"))
 def _present(
     network: Network,
     state: NetworkState,
@@ -165,6 +211,7 @@ def _present(
     key: Array,
     *,
     decay: bool,
+    native: bool,
 ) -> tuple[NetworkState, Array]:
     def one(state: NetworkState, image: tuple[Array, Array]) -> tuple[NetworkState, Array]:
         rates, slot = image
@@ -176,6 +223,7 @@ def _present(
             learning_rates(network, slot, dtype),
             jax.random.fold_in(key, state.step),
             decay,
+            native,
         )
 
     return lax.scan(one, state, (jnp.asarray(rates), jnp.asarray(slots)))
@@ -188,6 +236,7 @@ def _show(
     rates: LearningRates,
     key: Array,
     decay: bool,
+    native: bool,
 ) -> tuple[NetworkState, Array]:
     """One image and the rest after it; spikes are counted while it is shown."""
     begin, active = state.step, network.active_steps
@@ -205,7 +254,7 @@ def _show(
         complete = place >= active  # then the padding behind the last spike ends the run
         spikes = spikes._replace(count=spikes.count + complete)
         packed = _engine.advance(
-            network, state, packed, spikes, begin, begin + active, rates, decay
+            network, state, packed, spikes, begin, begin + active, rates, decay, native
         )
         return packed, place, number + 1
 
@@ -214,6 +263,6 @@ def _show(
     counts = packed.counts
     silence = InputSpikes(*(jnp.full(1, value, jnp.int32) for value in (network.steps, 0)), 1)
     packed = _engine.advance(
-        network, state, packed, silence, begin, begin + network.steps, rates, decay
+        network, state, packed, silence, begin, begin + network.steps, rates, decay, native
     )
     return _engine.unpack(packed, state), counts

@@ -13,6 +13,15 @@ from synscale_jax.spiking import LearningRates, Network, encoding, learning_rate
 SMALL = Network(inputs=60, classes=2, neurons_per_class=2, active=600.0, rest=0.0, decay_time=500.0)
 
 
+
+def paths():
+    missing = pytest.mark.skipif(spiking.engine() == "jax", reason="no C++ compiler here")
+    return [False, pytest.param(True, marks=missing)]
+
+
+both_paths = pytest.mark.parametrize("native", paths(), ids=["jax", "native"][: len(paths())])
+
+
 @pytest.fixture(scope="module")
 def brian():
     arrays = dict(np.load(pathlib.Path(__file__).with_name("brian.npz")))
@@ -63,15 +72,16 @@ def test_plain_step_equals_brian(brian, decay):
             assert spike_list(part) == sorted(zip(steps.tolist(), who.tolist(), strict=True))
 
 
+@both_paths
 @pytest.mark.parametrize("decay", ["none", "continuous"])
-def test_event_driven_equals_brian_in_float64(brian, decay):
+def test_event_driven_equals_brian_in_float64(brian, decay, native):
     with jax.enable_x64(True):
         state, total = recorded_network(brian, jnp.float64), 0
         for slot in (0, 1):
             spikes = encoding.spikes_from_raster(brian["raster"][6000 * slot : 6000 * (slot + 1)])
             state, counts = spiking.run(
                 SMALL, begin(state), spikes, 6000, learning_rates(SMALL, slot, jnp.float64),
-                decay=decay == "continuous",
+                decay=decay == "continuous", native=native,
             )  # fmt: skip
             total += counts
             np.testing.assert_allclose(
