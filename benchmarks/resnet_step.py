@@ -1,8 +1,9 @@
 """A training step and an evaluation of a ResNet (batch 100, Adam) against PyTorch.
 
-    python benchmarks/resnet_step.py                     # ResNet32, in pure JAX and with oneDNN
-    python benchmarks/resnet_step.py --paths lax         # with lax's own gradients: slow
-    python benchmarks/resnet_step.py --network resnet34  # with ImageNet's stem, as it stands there
+    python benchmarks/resnet_step.py                     # ResNet32 with oneDNN
+    python benchmarks/resnet_step.py --path canonical    # in pure JAX
+    python benchmarks/resnet_step.py --path lax          # in pure JAX with lax's own gradients
+    python benchmarks/resnet_step.py --network resnet34  # with ImageNet's stem
 
 Every PyTorch variant is tried first; ours is then paired with the fastest.
 """
@@ -81,10 +82,10 @@ def rows_of(path: str, network: str, best: dict[str, paired.Peer], options) -> l
 def main() -> None:
     """Measure and write."""
     parser = paired.arguments(__doc__, steps=10)
-    parser.add_argument("--paths", nargs="+", choices=PATHS, default=["canonical", "native"])
+    parser.add_argument("--path", choices=PATHS, default="native")
     parser.add_argument("--network", choices=NAMES, default="resnet32")
     options = paired.begin(parser)
-    turns, network = 2 if options.quick else 5, options.network
+    turns, network = 3, options.network
     trained = [
         paired.Peer(
             f"PyTorch {adam}, {layout}",
@@ -100,12 +101,9 @@ def main() -> None:
     step, tried = fastest(trained, min(options.steps, 4), turns)
     evaluation, tried_evaluation = fastest(evaluated, 1, turns)
     best = {"step": step, "evaluation": evaluation}
-    rows = [row for path in options.paths for row in rows_of(path, network, best, options)]
-    command = "python benchmarks/resnet_step.py"
-    command += "" if network == "resnet32" else f" --network {network}"
-    name = "resnet_step" if network == "resnet32" else f"{network}_step"
-    if options.paths == ["lax"]:
-        command, name = f"{command} --paths lax", f"{name}_lax"
+    rows = rows_of(options.path, network, best, options)
+    command = f"python benchmarks/resnet_step.py --network {network} --path {options.path}"
+    name = f"{network}_{options.path}"
     paired.write(name, options, rows, command=command, tried=[tried, tried_evaluation])
 
 
