@@ -96,7 +96,8 @@ class Config:
 PRESETS = {
     "smoke": Config(
         preset="smoke", seeds=(0, 1), side_seeds=(0,), sizes=(100, 20, 80), long_range=100,
-        runs=4, more_runs=2, steps=2000, record_every=20, sweep_neurons=100, sweep_densities=(0.1, 0.3),
+        runs=4, more_runs=2, steps=2000, record_every=20,
+        sweep_neurons=100, sweep_densities=(0.1, 0.3),
         directed_sizes=(100, 20, 80), local_sizes=(50, 20, 30), local_samples=(10, 200, 1000),
     ),
     "laptop": Config(
@@ -333,7 +334,7 @@ def main(config: Config) -> None:
                 origin = {"seed": seed, "config": identity, **provenance(), "seconds": wall}
                 write_json(path, {**json.loads(json.dumps(result)), **origin})
                 print(f"{part}, seed {seed}: {wall:.0f} s", flush=True)
-        print(noise_prune_report.write(folder))
+        print(noise_prune_report.write(config.output))
 
 
 if __name__ == "__main__":

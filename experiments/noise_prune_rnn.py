@@ -74,7 +74,7 @@ class Config:
     """None for all."""
     restart: bool = False
     """Move an earlier run aside and begin anew."""
-    output: pathlib.Path = pathlib.Path("runs/noise_prune_rnn")
+    output: pathlib.Path = pathlib.Path("runs/noise_prune")
     """Where results go."""
 
 
@@ -187,13 +187,14 @@ def main(config: Config) -> None:
     identity = dataclasses.asdict(config)
     for name in ("output", "restart", "cells", "seeds", "preset"):
         identity.pop(name)
-    with run_folder(config.output, identity, restart=config.restart):
+    folder = config.output / "rnn"
+    with run_folder(folder, identity, restart=config.restart):
         tools = {}
         for cell in config.cells:
             model = RowClassifier(cell, config.hidden)
             tools[cell] = trainer(model, config, train_split), tester(model, test_split)
         for seed, cell in itertools.product(config.seeds, config.cells):
-            path = config.output / cell / f"seed{seed}.json"
+            path = folder / cell / f"seed{seed}.json"
             if path.exists():
                 continue
             begin = time.perf_counter()
@@ -203,7 +204,7 @@ def main(config: Config) -> None:
             origin |= {"data": data.data_hash, "seconds": wall}
             write_json(path, {**result, **origin})
             print(f"{cell}, seed {seed}: {wall:.0f} s, error {result['error']:.2f} %", flush=True)
-        print(noise_prune_report.write_recurrent(config.output))
+        print(noise_prune_report.write(config.output))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _SUBMODULES = (
     "data",
     "kernels",
     "models",
+    "pruning",
     "regularizers",
     "report",
     "scaling",
