@@ -109,9 +109,10 @@ def our_peer(plain_lax: bool):
         @jax.jit
         def loop(count, a, b):
             def body(_, carry):
+                # One number changes, so that no run can be skipped; the array stays where it is.
                 a, out = carry
-                # One number changes, so that no run can be skipped; arrays stay where they are.
-                return a.at[0, 0, 0, 0].add(1e-9 * out[0, 0, 0, 0]), once(a, b)
+                a = a.at[0, 0, 0, 0].add(1e-9 * out[0, 0, 0, 0])
+                return a, once(a, b)
 
             return lax.fori_loop(0, count, body, (a, jnp.zeros_like(once(a, b))))[1]
 
