@@ -6,7 +6,8 @@
 The peer is a transcription of the published code's loop: Euler steps of three networks under the
 same noise, one matrix product a step. Single runs are its way; in batches of 20 the product is one
 of matrices. Each peer takes the better of one and two BLAS threads. What is timed is a run's step,
-so that 400 of them are 400 steps of a single run or 20 steps of 20. Two figures with limits follow:
+so that 400 of them are 400 steps of a single run or 20 steps of 20; turns are long enough for the
+copy of the matrices with which ours begins to vanish, as it does in a run. Two figures with limits follow:
 probabilities of a symmetric network of 2000, and the covariance of a directed one of 1000.
 """
 
@@ -116,6 +117,11 @@ def ours(dtype: str, runs: int) -> paired.Peer:
     return paired.Peer(name, our_block, {"dtype": dtype, "runs": runs}, double)
 
 
+def turn(runs: int, steps: int, *, numpy: bool) -> int:
+    """A turn's steps of a run: about a second's worth."""
+    return steps * (runs // 2 if runs > 1 else 1) if numpy else steps * max(runs, 5)
+
+
 def best_numpy(dtype: str, runs: int, steps: int, tried: dict[str, float]) -> paired.Peer:
     """NumPy's side with as many threads as suit it."""
     peers = {}
@@ -123,7 +129,7 @@ def best_numpy(dtype: str, runs: int, steps: int, tried: dict[str, float]) -> pa
         limit = {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
         arguments = {"dtype": dtype, "runs": runs, "threads": threads}
         peer = paired.Peer(f"NumPy, {runs} × {dtype}", numpy_block, arguments, limit)
-        with paired.Worker(peer, steps) as worker:
+        with paired.Worker(peer, turn(runs, steps, numpy=True)) as worker:
             milliseconds = min(worker.turn() for _ in range(2))
         tried[f"{runs} × {dtype}, {threads} threads"] = milliseconds
         peers[milliseconds] = peer
@@ -153,7 +159,9 @@ def measure(options: Any) -> None:
     rows = []
     for mine, theirs, target in COMPARISONS:
         a, b = ours(*mine), numpy_peers[theirs]
-        with paired.Worker(a, options.steps) as x, paired.Worker(b, options.steps) as y:
+        longer = turn(mine[1], options.steps, numpy=False)
+        shorter = turn(theirs[1], options.steps, numpy=True)
+        with paired.Worker(a, longer) as x, paired.Worker(b, shorter) as y:
             label = f"a run's step, {a.name} / {b.name}"
             rows.append(paired.compare(x, y, options.pairs, target=target, label=label))
     for name, make, limit in FIGURES:
