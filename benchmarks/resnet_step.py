@@ -23,7 +23,11 @@ PATHS: dict[str, tuple[dict[str, str], bool, int, int]] = {
     "canonical": ({"SYNSCALE_ONEDNN": "0"}, False, 4, 50),
     "native": ({}, False, 50, 50),
 }
-TARGETS = {("resnet32", "native"): 1.0, ("resnet34", "native"): 1.2}
+TARGETS = {
+    ("resnet32", "canonical"): 3.0,
+    ("resnet32", "native"): 1.0,
+    ("resnet34", "native"): 1.2,
+}
 EVALUATION_TARGETS = {("resnet32", "native"): 1.0}
 NAMES = {"resnet32": "ResNet32", "resnet34": "ResNet34"}
 LAYOUTS = ("contiguous", "channels_last")
