@@ -8,7 +8,9 @@ the other way round). It reports the least error at γ = 0.085 (SynScaW) and 0.7
     python experiments/figure6.py                  # 24 epochs, 5 seeds, 6 rates a method
     python experiments/figure6.py --draw           # only the figure of what is there
 
-About 1.9 min a run on one core of 2, 65 runs; start it twice to use both cores.
+Per-example SynScaL is a confidence penalty with the square in place of the entropy, so a second
+figure sets error against strength for both. About 1.9 min a run on one core of 2, 90 runs; start it
+twice to use both cores.
 """
 
 import dataclasses
@@ -34,6 +36,7 @@ from synscale_jax.training.table_settings import PROTOCOLS
 
 CELL = "mnist-mlp"
 LABELS = {"synscal": "SynScaL", "synscaw": "SynScaW"}
+STRENGTHS = {"synscaw": "γ", "synscal": "γ", "confidence_penalty": "β"}
 PUBLISHED_BEST = {"synscal": 0.74, "synscaw": 0.085}
 QUANTITIES = {  # name in a result -> label, colour
     "error": ("test error (%)", "#000000"),
@@ -47,11 +50,13 @@ class Figure6Config:
     """Train the paper's MLP on MNIST at several scaling rates and draw figure 6."""
 
     preset: Literal["smoke", "laptop"] = "laptop"
-    """smoke: 2 epochs of 2000 images; laptop: 24 epochs of all."""
+    """smoke: 2 epochs of 1000 images; laptop: 24 epochs of all."""
     synscaw_rates: tuple[float, ...] = (0.001, 0.01, 0.03, 0.085, 0.2, 0.5)
     """Scaling rates γ of SynScaW."""
     synscal_rates: tuple[float, ...] = (0.1, 0.3, 0.74, 1.0, 2.0, 5.0)
     """Scaling rates γ of SynScaL."""
+    penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 2.0)
+    """Strengths β of the confidence penalty."""
     shown: tuple[float, float] = (0.085, 0.74)
     """Rates of SynScaW and SynScaL whose curves are drawn over the epochs."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -69,13 +74,22 @@ class Figure6Config:
                 raise ValueError(f"shown={self.shown}: {rate} is none of the rates {rates}.")
 
     def names(self, method: str) -> dict[str, float]:
-        """Name of a run -> its rate."""
-        return {f"{method}-{rate:g}": rate for rate in getattr(self, f"{method}_rates")}
+        """Name of a run -> its rate or strength."""
+        rates = {
+            "synscaw": self.synscaw_rates,
+            "synscal": self.synscal_rates,
+            "confidence_penalty": self.penalties,
+        }
+        return {f"{method}-{rate:g}": rate for rate in rates[method]}
+
+    def all_names(self) -> list[str]:
+        """Every run that the figures need, without seeds."""
+        return ["baseline", *(name for method in STRENGTHS for name in self.names(method))]
 
 
 def main(config: Figure6Config) -> None:
     """Train what is missing, then draw."""
-    names = ["baseline", *config.names("synscaw"), *config.names("synscal")]
+    names = config.all_names()
     folder = config.output / config.preset
     if not config.draw:
         run_cells(
@@ -91,6 +105,7 @@ def main(config: Figure6Config) -> None:
     if not finished(results["baseline"]):
         raise RunError(f"there is no finished baseline below {folder}: leave out --draw to train.")
     draw(results, config, folder / "figure6.png")
+    draw_strengths(results, config, folder / "strength.png")
     text = f"# Figure 6: error and divergence against γ\n\n{table(results, config)}\n"
     write_text(folder / "figure6.md", text + f"\n{tables.origin(results['baseline'][0])}\n")
     print(text)
@@ -111,8 +126,11 @@ def quantity(run: Mapping[str, Any], name: str, epoch: int = -1) -> float:
 
 def table(results: Mapping[str, list[dict[str, Any]]], config: Figure6Config) -> str:
     """Each rate's end in Markdown: mean and standard deviation over seeds."""
-    rows = ["baseline", *config.names("synscaw"), *config.names("synscal")]
-    columns = {"method and γ": rows, "seeds": [str(len(finished(results[row]))) for row in rows]}
+    rows = config.all_names()
+    columns = {
+        "method and strength": rows,
+        "seeds": [str(len(finished(results[row]))) for row in rows],
+    }
     columns |= {"diverged": [f"{len(results[r]) - len(finished(results[r]))}" for r in rows]}
     for name, (label, _) in QUANTITIES.items():
         heading = label if name == "error" else f"divergence of {label}"
@@ -210,6 +228,45 @@ def over_rates(
     axes.set(xlabel="scaling rate γ (grey: the paper's best)", ylabel="test error (%)")
     axes.set_title(f"{LABELS[method]} after the last epoch (baseline dotted)")
     right.set_ylabel("divergence (nats)")
+
+
+def draw_strengths(
+    results: Mapping[str, list[dict[str, Any]]], config: Figure6Config, path: pathlib.Path
+) -> None:
+    """Error against strength: SynScaL and the confidence penalty on one axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for method, label, color in (
+        ("synscal", "SynScaL, strength γ", "#D55E00"),
+        ("confidence_penalty", "confidence penalty, strength β", "#009E73"),
+    ):
+        ends = {
+            strength: [quantity(run, "error") for run in done.values()]
+            for name, strength in config.names(method).items()
+            if (done := finished(results[name]))
+        }
+        means, spreads = (
+            [function(values) for values in ends.values()] for function in (np.mean, np.std)
+        )
+        axes.errorbar(
+            list(ends),
+            means,
+            spreads,
+            color=color,
+            marker="o",
+            ms=4,
+            capsize=2,
+            lw=1.5,
+            label=label,
+        )
+    plain = [quantity(run, "error") for run in finished(results["baseline"]).values()]
+    axes.axhline(np.mean(plain), color="#000000", ls=":", lw=1, label="baseline")
+    axes.set_xscale("log")
+    axes.set(xlabel="strength", ylabel="test error (%)", title="Two confidence penalties")
+    axes.legend(frameon=False)
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ every method in a folder of runs, e.g. a cell of `table1.py` or what `cifar100_r
 
 import dataclasses
 import pathlib
-from typing import Literal
+
+import tyro
 
 from synscale_jax.report.collect import ResultError, collect
 from synscale_jax.report.plots import learning_curves
-from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.runs import RunError
 
 
@@ -21,8 +21,6 @@ from synscale_jax.training.runs import RunError
 class Figure7Config:
     """Draw the learning curves of every method in a folder of runs."""
 
-    preset: Literal["laptop", "paper"] = "laptop"
-    """Without effect: what is there is drawn."""
     runs: pathlib.Path = pathlib.Path("runs/tables/laptop/mnist-mlp")
     """Folder that holds <method>/seed<k>/result.json."""
     figure: pathlib.Path | None = None
@@ -47,5 +45,7 @@ def main(config: Figure7Config) -> None:
 
 
 if __name__ == "__main__":
-    presets = {name: Figure7Config(preset=name) for name in ("laptop", "paper")}
-    run_experiment(main, Figure7Config, presets)
+    try:
+        main(tyro.cli(Figure7Config))
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from None

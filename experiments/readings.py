@@ -75,7 +75,7 @@ class ReadingsConfig:
     """Train the paper's MLP under every reading of SynScaW and SynScaL."""
 
     preset: Literal["smoke", "laptop"] = "laptop"
-    """smoke: 2 epochs of 2000 images; laptop: 24 epochs of all."""
+    """smoke: 2 epochs of 1000 images; laptop: 24 epochs of all."""
     cell: str = "mnist-mlp"
     """Image set and network."""
     readings: tuple[str, ...] = tuple(READINGS)

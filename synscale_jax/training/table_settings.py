@@ -65,7 +65,7 @@ class BottleneckSettings:
     """Codes drawn for each example."""
 
 
-_SMOKE = TrainConfig(epochs=2, train_examples=2000, test_examples=500, chunk_steps=10)
+_SMOKE = TrainConfig(epochs=2, train_examples=1000, test_examples=300, chunk_steps=10)
 
 PROTOCOLS: Mapping[str, Mapping[str, TrainConfig]] = MappingProxyType(
     {

@@ -101,7 +101,8 @@ def draw_table(
         cell: [_dot(column[method], labels[method]) for method in labels if method != "baseline"]
         for cell, column in found.items()
     }
-    dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png")
+    if any(panels.values()):
+        dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png")
     print(
         f"\n{title}\n{tables.plain(rows)}\nTable and figure: {folder / name}.md, .csv, .tex, .png"
     )

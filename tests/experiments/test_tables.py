@@ -1,0 +1,100 @@
+"""The experiments on the paper's tables, at their smallest, on the digits that are always there."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from synscale_jax.training.runs import RunError, run_folder
+from synscale_jax.training.table_settings import table_presets
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return dataclasses.replace(
+        table_presets()["smoke"],
+        cells=("digits-mlp",),
+        methods=("baseline", "synscaw_confidence_penalty", "bottleneck"),
+        output=tmp_path_factory.mktemp("tables"),
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn(config):
+    """The folder after all runs and all three tables."""
+    load("table1").main(config)
+    for name in ("table2", "table3"):
+        load(name).main(dataclasses.replace(config, draw=True))
+    return config.folder
+
+
+def test_every_file_of_every_table_is_there(drawn):
+    for name in ("table1", "table2", "table3"):
+        for kind in ("md", "csv", "tex", "png"):
+            assert (drawn / f"{name}.{kind}").stat().st_size > 100
+
+
+def test_tables_show_methods_seeds_and_what_is_ours(drawn):
+    text = (drawn / "table1.md").read_text()
+    for label in ("baseline", "SynScaW + confidence penalty", "information bottleneck"):
+        assert f"| {label} | 2 |" in text
+    assert "not comparable with ours" in text and "ours: information bottleneck: strength" in text
+    assert "(n 2)" in text and "digits × MLP" in text
+    second = (drawn / "table2.md").read_text()
+    assert "best fit" in second and "before training" in second
+
+
+def test_result_has_all_that_a_reader_needs(drawn):
+    result = json.loads((drawn / "digits-mlp/bottleneck/seed0/result.json").read_text())
+    assert result["steps_run"] == result["steps_planned"] == 20
+    assert {"config_hash", "commit", "versions", "state_hash"} <= set(result)
+    assert result["data"]["hash"] and len(result["first_losses"]) == 20
+    final = result["measured"]["final"]
+    assert 0 < final["weights"]["pooled"]["divergence"] < 0.7
+    assert set(final["activations"]) == {"dense1", "head/encoder", "head/decoder", "pooled"}
+
+
+def test_drawing_again_changes_nothing(config, drawn):
+    before = {path: path.read_bytes() for path in drawn.glob("table1.*")}
+    load("table1").main(config)  # every run is there: nothing is trained
+    assert {path: path.read_bytes() for path in drawn.glob("table1.*")} == before
+
+
+def test_missing_methods_are_marked(config, drawn):
+    load("table1").main(dataclasses.replace(config, methods=("baseline", "synscal"), draw=True))
+    assert "| SynScaL | not run |" in (drawn / "table1.md").read_text()
+    load("table1").main(config)
+
+
+def test_runs_of_another_process_are_left_to_it(config, drawn, capsys):
+    more = dataclasses.replace(config, methods=("baseline",), seeds=(0, 1, 2))
+    folder = drawn / "digits-mlp" / "baseline" / "seed2"
+    with run_folder(folder, {}):
+        load("table1").main(more)
+    assert "1 runs are being done by another process" in capsys.readouterr().err
+    assert not (folder / "result.json").exists()
+
+
+def test_folder_without_results_is_told(config, tmp_path):
+    with pytest.raises(RunError, match="there is no result below"):
+        load("table1").main(dataclasses.replace(config, output=tmp_path, draw=True))
+
+
+def test_curves_are_drawn_from_a_cell(drawn, capsys):
+    figure7 = load("figure7")
+    figure7.main(figure7.Figure7Config(drawn / "digits-mlp"))
+    assert (drawn / "digits-mlp/figure7.png").stat().st_size > 5000
+    assert "bottleneck (2)" in capsys.readouterr().out
+    with pytest.raises(RunError, match="no result below"):
+        figure7.main(figure7.Figure7Config(drawn / "nothing"))
