@@ -7,8 +7,8 @@ The peer is a transcription of the published code's loop: Euler steps of three n
 same noise, one matrix product a step. Single runs are its way; in batches of 20 the product is one
 of matrices. Each peer takes the better of one and two BLAS threads. What is timed is a run's step,
 so that 400 of them are 400 steps of a single run or 20 steps of 20; turns are long enough for the
-copy of the matrices with which ours begins to vanish, as it does in a run. Two figures with limits follow:
-probabilities of a symmetric network of 2000, and the covariance of a directed one of 1000.
+copy of the matrices with which ours begins to vanish, as it does in a run. Two figures with limits
+follow: probabilities of a symmetric network of 2000, and the covariance of a directed one of 1000.
 """
 
 from __future__ import annotations
