@@ -74,8 +74,54 @@ def value_line(row: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def ladder(rows: list[dict[str, Any]]) -> list[str]:
+    """One line a layer and direction, one column a side."""
+    sides = list(rows[0]["milliseconds"])
+    lines = [
+        f"| layer | | {' | '.join(f'{side}, ms' for side in sides)} |",
+        "| --- " * (2 + len(sides)) + "|",
+    ]
+    for row in rows:
+        times = " | ".join(f"{row['milliseconds'][side]:.3g}" for side in sides)
+        lines.append(f"| {row['label']} | {row['result']} | {times} |")
+    return [*lines, ""]
+
+
+def shares(rows: list[dict[str, Any]]) -> list[str]:
+    """One line a kind of work, two columns a network."""
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    found = {(row["network"], row["label"]): row for row in rows}
+    lines = [
+        f"| | {' | '.join(f'{network}, ms | share' for network in networks)} |",
+        "| --- " * (1 + 2 * len(networks)) + "|",
+    ]
+    for label in dict.fromkeys(row["label"] for row in rows):
+        cells = []
+        for network in networks:
+            row = found.get((network, label))
+            cells += [f"{row['profile_ms']:.1f}", f"{row['share']:.0%}"] if row else ["", ""]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def render(result: dict[str, Any]) -> str:
     """A result's tables, with where they come from."""
+    if "milliseconds" in result["rows"][0]:
+        lines = ladder(result["rows"])
+    elif "share" in result["rows"][0]:
+        lines = shares(result["rows"])
+    else:
+        lines = comparisons(result)
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines.append(
+        f"`{result['command']}`, {result['date'][:10]}, commit {result['commit']}; "
+        f"{result['cpu']}, {result['cores']} cores; Python {result['python']}, {versions}."
+    )
+    return "\n".join(lines)
+
+
+def comparisons(result: dict[str, Any]) -> list[str]:
+    """Ratios and figures with a limit."""
     ratios = [row for row in result["rows"] if "ratio" in row]
     values = [row for row in result["rows"] if "value" in row]
     lines = []
@@ -96,12 +142,7 @@ def render(result: dict[str, Any]) -> str:
     for tried in result.get("tried", []):
         found = ", ".join(f"{name} {ms:.1f} ms" for name, ms in tried.items())
         lines += [f"PyTorch's variants: {found}.", ""]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    lines.append(
-        f"`{result['command']}`, {result['date'][:10]}, commit {result['commit']}; "
-        f"{result['cpu']}, {result['cores']} cores; Python {result['python']}, {versions}."
-    )
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:

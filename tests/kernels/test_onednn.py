@@ -191,10 +191,12 @@ print(convolution_path(), "|", why_not())
 """
 
 
-def start(**environment):
+def start(code=REPORT, **environment):
     return subprocess.Popen(
-        [sys.executable, "-c", REPORT],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | {k: str(v) for k, v in environment.items()},
+        [sys.executable, "-c", code],
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "SYNSCALE_ONEDNN": "1"}
+        | {k: str(v) for k, v in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -225,6 +227,37 @@ def test_without_a_compiler_one_line_and_the_pure_path(tmp_path):
     out, err = finish(start(CXX="/bin/false", XDG_CACHE_HOME=tmp_path))
     assert out.startswith("canonical | ")
     assert len(err) == 1 and err[0].startswith("Convolutions run without oneDNN: ")
+
+
+OLDER_PROCESSOR = """
+import jax, jax.numpy as jnp, numpy as np
+from functools import partial
+from jax import lax
+from synscale_jax.kernels import onednn
+from synscale_jax.kernels.convolution import convolution
+
+rng = np.random.default_rng(0)
+for channels, features in ((3, 16), (16, 16), (17, 33), (64, 64)):
+    a, b, size = (4, 8, 7, channels), (3, 3, channels, features), (8, 7)
+    problem = onednn.problem_of(a, b, "output", size, (1, 1), ((1, 1), (1, 1)))
+    print(onednn.implementation(problem))
+    x, k, g = (rng.standard_normal(s) for s in (a, b, (4, 8, 7, features)))
+    conv = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME",
+                   dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    pullback = lambda conv, x, k, g: jax.vjp(conv, x, k)[1](g)
+    with jax.enable_x64(True):
+        wanted = jax.jit(partial(pullback, conv))(x, k, g)
+    found = jax.jit(partial(pullback, convolution))(*(a.astype(np.float32) for a in (x, k, g)))
+    for ours, theirs in zip(found, wanted):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * abs(theirs).max())
+"""
+
+
+@needs_onednn
+def test_on_a_processor_with_avx2_alone():
+    out, _ = finish(start(OLDER_PROCESSOR, ONEDNN_MAX_CPU_ISA="AVX2"))
+    names = out.splitlines()
+    assert len(names) == 4 and all("avx2" in name for name in names), names
 
 
 def test_switched_off_without_a_word():
