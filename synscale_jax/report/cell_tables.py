@@ -84,7 +84,11 @@ class Quantity(NamedTuple):
 
 
 def entries(
-    column: Mapping[str, Runs], quantity: Quantity, published: Mapping[str, float], comparable: bool
+    column: Mapping[str, Runs],
+    quantity: Quantity,
+    published: Mapping[str, float],
+    comparable: bool,
+    needs: str = "time",
 ) -> dict[str, Entry]:
     """Summarise a cell by method.
 
@@ -93,13 +97,14 @@ def entries(
       quantity: what of them.
       published: method name -> the paper's figure.
       comparable: whether the runs are as long as the paper's.
+      needs: what those that were not run would need.
 
     Returns:
       Method name -> its entry.
     """
     base = finished(column.get("baseline", ()))
     return {
-        name: _entry(name, runs, base, quantity, published, comparable)
+        name: _entry(name, runs, base, quantity, published, comparable, needs)
         for name, runs in column.items()
     }
 
@@ -111,6 +116,7 @@ def _entry(
     quantity: Quantity,
     published: Mapping[str, float],
     comparable: bool,
+    needs: str,
 ) -> Entry:
     done = finished(runs)
     paired = [seed for seed in done if seed in base]
@@ -122,7 +128,7 @@ def _entry(
         difference = quantity.difference([done[s] for s in paired], [base[s] for s in paired])
     said = ""
     if not runs:
-        said = verdict(None, their_difference, needs="time")
+        said = verdict(None, their_difference, needs=needs)
     elif name != "baseline":
         said = verdict(difference, their_difference, rounding=0.01, comparable=comparable)
         if quantity.direction_only:

@@ -81,6 +81,7 @@ def draw_table(
             quantity,
             published.get(cell.name, {}),
             _comparable(config, config.settings(cell).epochs),
+            "time" if "mlp" in cell.network else "an accelerator",
         )
         for cell in cells_named(config.cells)
     }

@@ -1,0 +1,74 @@
+"""Committed results are whole, their tables follow from them, and a rerun starts as they did."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from synscale_jax.data import DataNotAvailable, load_images
+from synscale_jax.training.cells import cells_named
+from synscale_jax.training.loop import FIRST_STEPS, config_hash
+from synscale_jax.training.program import Program
+from synscale_jax.training.table_settings import PROTOCOLS, table_presets
+
+ROOT = pathlib.Path(__file__).parents[2]
+TABLES = ROOT / "results" / "tables"
+DRAWN = sorted(path for path in TABLES.glob("*/table?.md") if path.parent.name in PROTOCOLS)
+RUNS = sorted(TABLES.glob("*/*/*/seed*/result.json"))
+
+
+def experiment(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def name_of(path):
+    return "/".join(path.relative_to(TABLES).parts[:-1])
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name_of)
+def test_result_is_whole(path):
+    result = json.loads(path.read_text())
+    assert result["config_hash"] == config_hash(result)
+    assert result["commit"] and not result["commit"].endswith("dirty")
+    assert result["data"]["hash"]
+    if result["status"] == "finished":
+        assert result["steps_run"] == result["steps_planned"]
+
+
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_table_is_what_its_results_say(path, tmp_path):
+    folder = tmp_path / path.parent.name
+    folder.mkdir()
+    for cell in (cell for cell in path.parent.iterdir() if cell.is_dir()):
+        (folder / cell.name).symlink_to(cell)
+    preset = table_presets()[path.parent.name]
+    experiment(path.stem).main(dataclasses.replace(preset, output=tmp_path, draw=True))
+    for kind in ("md", "csv", "tex"):
+        committed = path.with_suffix(f".{kind}").read_text()
+        assert (folder / f"{path.stem}.{kind}").read_text() == committed
+
+
+@pytest.mark.parametrize("method", ["baseline", "synscaw", "synscal"])
+def test_rerun_starts_as_the_committed_run_did(method):
+    """The first steps of one cell; rounding differs between processors, the numbers do not."""
+    committed = TABLES / "laptop" / "mnist-mlp" / method / "seed0" / "result.json"
+    result = json.loads(committed.read_text())
+    try:
+        data = load_images("mnist")
+    except DataNotAvailable as error:
+        pytest.skip(str(error))
+    assert data.data_hash == result["data"]["hash"]
+    preset = table_presets()["laptop"]
+    (cell,) = cells_named(["mnist-mlp"])
+    chosen = dict(zip(preset.methods, preset.chosen_methods(), strict=True))[method]
+    program = Program(cell.model(10), chosen, preset.settings(cell), data)
+    key = jax.random.key(result["seed"])
+    _, metrics = program.chunk(program.init(key), key, FIRST_STEPS)
+    np.testing.assert_allclose(metrics.loss[:FIRST_STEPS], result["first_losses"], rtol=2e-3)
