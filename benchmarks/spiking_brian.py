@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from typing import Any
 
 import brian2 as b2  # pyright: ignore[reportMissingImports]
 import numpy as np
-from brian2 import Hz, ms, mV, second  # pyright: ignore[reportMissingImports]
+from brian2 import Hz, ms, mV  # pyright: ignore[reportMissingImports]
 
 EXCITATORY = """
 dv/dt = (ge * (0*mV - v) + gi * (-100*mV - v) + (-60*mV - v)) / (100*ms) : volt
@@ -60,8 +61,13 @@ def build(
     partner_delay: np.ndarray,
     inhibition_delay: np.ndarray,
     decay_time: float | None = None,
+    classes: Any = None,
 ) -> tuple[b2.Network, dict[str, Any]]:
-    """Neurons, synapses and monitors around a group of inputs; delays in ms."""
+    """Neurons, synapses and monitors around a group of inputs; delays in ms.
+
+    ``classes`` is a timed array of the image's class, −1: nobody learns. With it one long run shows
+    all images: every call of ``run`` costs Brian some tenths of a second.
+    """
     inputs, n = weights.shape
     excitatory = b2.NeuronGroup(
         n,
@@ -72,6 +78,15 @@ def build(
         method="euler",
         name="excitatory",
     )
+    if classes is not None:
+        own = f"int(i / {n // 3}) == slot(t)"
+        excitatory.run_regularly(
+            "limit = vt * int(slot(t) >= 0) - 52*mV * int(slot(t) < 0)\n"
+            "at_input = int(slot(t) >= 0)\n"
+            f"at_output = (2 * int({own}) - 1) * int(slot(t) >= 0)",
+            dt=500 * ms,
+        )
+        excitatory.namespace["slot"] = classes
     excitatory.v, excitatory.vt, excitatory.limit = -80 * mV, -52 * mV, -52 * mV
     inhibitory = b2.NeuronGroup(
         n,
@@ -169,6 +184,64 @@ def check(arrays: dict[str, Any], raster: np.ndarray) -> None:
     assert gaps.min() == 50 and raster[step].any(1).sum() >= 8
 
 
+def measure(target: str, path: str, evaluate: bool) -> dict[str, Any]:
+    """Show the images of an npz file in one run, and time it.
+
+    Args:
+      target: ``"numpy"``, ``"cython"`` or ``"cpp_standalone"``.
+      path: rates (images, inputs) in Hz, slots, weights, delays in ms.
+      evaluate: whether weights are frozen.
+
+    Returns:
+      Seconds of compilation and of all images but the first, how many those are, how many
+      were shown in all, and the spikes of all.
+    """
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    standalone = target == "cpp_standalone"
+    if standalone:
+        b2.set_device("cpp_standalone", build_on_run=False)
+    else:
+        b2.prefs.codegen.target = target
+    b2.defaultclock.dt = 0.1 * ms
+    rates, slots = arrays["rates"], arrays["slots"]
+    shown = np.zeros((len(rates), 10, rates.shape[1]))
+    shown[:, :7] = rates[:, None]  # 350 of 500 ms
+    stimulus = b2.TimedArray(shown.reshape(-1, rates.shape[1]) * Hz, dt=50 * ms)
+    slot = b2.TimedArray(np.full(len(slots), -1) if evaluate else slots, dt=500 * ms)
+    source = b2.PoissonGroup(rates.shape[1], "stimulus(t, i)", namespace={"stimulus": stimulus})
+    net, groups = build(
+        source,
+        arrays["weights"],
+        arrays["partner_delay"],
+        arrays["inhibition_delay"],
+        classes=slot,
+    )
+    begin = time.perf_counter()
+    if standalone:
+        directory = tempfile.mkdtemp()
+        net.run(len(rates) * 500 * ms, namespace={})
+        b2.device.build(directory=directory, run=False)
+        compiled, images = time.perf_counter() - begin, len(rates)
+        begin = time.perf_counter()
+        b2.device.run(directory, with_output=False, run_args=[])
+    else:
+        net.run(500 * ms, namespace={})
+        compiled, images = time.perf_counter() - begin, len(rates) - 1
+        begin = time.perf_counter()
+        net.run((len(rates) - 1) * 500 * ms, namespace={})
+    return {
+        "compile_seconds": compiled,
+        "seconds": time.perf_counter() - begin,
+        "images": images,
+        "shown": len(rates),
+        "spikes": int(groups["fired"].num_spikes),
+        "versions": {"brian2": b2.__version__, "numpy": np.__version__},
+    }
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "record":
         record(sys.argv[2])
+    else:
+        print(json.dumps(measure(sys.argv[2], sys.argv[3], sys.argv[4] == "evaluate")))

@@ -144,9 +144,7 @@ def _normalised(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> d
             continue
         divisors = [max(1, total) for total in spike_totals(results, mode, name)]
         for shown in modes:
-            ratios = {
-                s: np.divide(spike_totals(results, shown, s), divisors).mean() for s in SETS
-            }
+            ratios = {s: np.divide(spike_totals(results, shown, s), divisors).mean() for s in SETS}
             table[f"{LABELS[shown]} {unit}"] = [f"{ratios[s]:.3g}" for s in SETS]
     return table
 

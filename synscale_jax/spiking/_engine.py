@@ -226,9 +226,9 @@ def _output_spikes(
 
     rows, _ = lax.while_loop(lambda carry: carry[1].any(), learn, (at.rows, spiked[:n]))
     on_the_way = state._replace(arrivals=at.arrivals, last_spike=at.last_spike)
-    post = post + jnp.concatenate(
-        [jnp.where(spiked[:n], rule.depression, 0), jnp.zeros(n)]
-    ).astype(post.dtype)
+    post = post + jnp.concatenate([jnp.where(spiked[:n], rule.depression, 0), jnp.zeros(n)]).astype(
+        post.dtype
+    )
     return at._replace(
         pending=jnp.bool_(False),
         cells=jnp.stack([*neurons.reset(network.population, cells, spiked, dt), post]),

@@ -51,7 +51,12 @@ def pixel_rates(images: np.ndarray) -> np.ndarray:
 
 
 def noise_rates(
-    key: Array, count: int, mean_rate: float, *, sigma: float = 0.0, shape: tuple[int, int] = (28, 28)
+    key: Array,
+    count: int,
+    mean_rate: float,
+    *,
+    sigma: float = 0.0,
+    shape: tuple[int, int] = (28, 28),
 ) -> np.ndarray:
     """Rates of noise images whose mean is that of digits.
 

@@ -236,7 +236,9 @@ def check_weights(network: Network, weights: ArrayLike, dtype: DTypeLike | None 
     return array
 
 
-def learning_rates(network: Network, slot: ArrayLike, dtype: DTypeLike = jnp.float32) -> LearningRates:
+def learning_rates(
+    network: Network, slot: ArrayLike, dtype: DTypeLike = jnp.float32
+) -> LearningRates:
     """Supervision: STDP for the neurons of the image's class, the other rule for the rest.
 
     Args:

@@ -124,8 +124,7 @@ def integrate(neuron: LIF, state: LIFState, dt: float) -> LIFState:
         v + _to(v, dt / neuron.membrane_time) * pull,
         ge * _to(v, 1 - dt / neuron.excitatory_time),
         gi * _to(v, 1 - dt / neuron.inhibitory_time),
-        threshold
-        + _to(v, dt / neuron.threshold_time) * (_to(v, neuron.threshold) - threshold),
+        threshold + _to(v, dt / neuron.threshold_time) * (_to(v, neuron.threshold) - threshold),
         jnp.maximum(refractory - 1, 0),
     )
 
@@ -211,7 +210,9 @@ def concatenate(first: LIF, size: int, second: LIF, second_size: int) -> LIF:
     """Parameters of two populations side by side; what they share stays one number."""
     return LIF(
         *(
-            a if a == b else np.concatenate([np.full(size, a, float), np.full(second_size, b, float)])
+            a
+            if a == b
+            else np.concatenate([np.full(size, a, float), np.full(second_size, b, float)])
             for a, b in zip(first, second, strict=True)
         )
     )

@@ -90,7 +90,9 @@ def noise_sets(mean_rate: float, count: int, seed: int) -> dict[str, Examples]:
     nobody = np.full(count, -1, np.int32)
     key = jax.random.key(seed)
     return {
-        name: Examples(encoding.noise_rates(key, 11 * count, mean_rate, sigma=sigma)[-count:], nobody)
+        name: Examples(
+            encoding.noise_rates(key, 11 * count, mean_rate, sigma=sigma)[-count:], nobody
+        )
         for name, sigma in (("delta noise", 0.0), ("blurred noise", 2.0))
     }
 

@@ -50,7 +50,9 @@ def load_state(path: pathlib.Path) -> tuple[NetworkState, dict[str, np.ndarray]]
             name: jnp.asarray(fields[name]) for name in NetworkState._fields if name != "neurons"
         }
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and give the command again.") from None
+        raise RunError(
+            f"{path} is damaged ({error}): delete it and give the command again."
+        ) from None
     extra = {k.removeprefix("extra."): v for k, v in fields.items() if k.startswith("extra.")}
     return NetworkState(neurons=cells, **rest), extra
 

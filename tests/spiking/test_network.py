@@ -13,7 +13,6 @@ from synscale_jax.spiking import LearningRates, Network, encoding, learning_rate
 SMALL = Network(inputs=60, classes=2, neurons_per_class=2, active=600.0, rest=0.0, decay_time=500.0)
 
 
-
 def paths():
     missing = pytest.mark.skipif(spiking.engine() == "jax", reason="no C++ compiler here")
     return [False, pytest.param(True, marks=missing)]
