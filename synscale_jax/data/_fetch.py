@@ -1,0 +1,98 @@
+"""One file of a data set, fetched once from its public address and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from typing import NamedTuple
+
+from synscale_jax.data._errors import DataNotAvailable
+
+_PATIENCE = 10  # seconds for the server's answer
+
+
+class Source(NamedTuple):
+    """Where a file comes from and how it is known.
+
+    Attributes:
+      folder: of the data set, below the cache.
+      name: of the file.
+      sha256: of its bytes; for a text of its fields, see ``fields``.
+      url: the public address, or None where there is none that a program may read.
+      by_hand: where a person finds the file.
+      fields: whether the sum is over the fields alone, since copies differ in blanks.
+    """
+
+    folder: str
+    name: str
+    sha256: str
+    url: str | None
+    by_hand: str = ""
+    fields: bool = False
+
+
+def cache_folder() -> pathlib.Path:
+    """``$SYNSCALE_DATA_DIR`` or ``~/.cache/synscale_jax``."""
+    return pathlib.Path(os.environ.get("SYNSCALE_DATA_DIR") or "~/.cache/synscale_jax").expanduser()
+
+
+def fetch(source: Source) -> pathlib.Path:
+    """The file in the cache, fetched if it is not there, its hash checked in either case.
+
+    What is fetched gets its name after the check only: nothing half-written stays.
+
+    Raises:
+      DataNotAvailable: if it cannot be had, within seconds, or is another file than is expected.
+    """
+    path = cache_folder() / source.folder / source.name
+    if not path.exists():
+        _download(source, path)
+    if (found := digest(path, source.fields)) != source.sha256:
+        raise DataNotAvailable(
+            f"{path} is damaged or another version (sha256 {found[:12]}…, expected "
+            f"{source.sha256[:12]}…): delete it, and "
+            + ("it is fetched again." if source.url else f"put the file of {source.by_hand} there.")
+        )
+    return path
+
+
+def digest(path: pathlib.Path, fields: bool) -> str:
+    """SHA-256 in hex of a file, or of its fields joined by single blanks and newlines."""
+    content = path.read_bytes()
+    if fields:
+        content = b"\n".join(b" ".join(line.split()) for line in content.strip().split(b"\n"))
+    return hashlib.sha256(content).hexdigest()
+
+
+def _download(source: Source, path: pathlib.Path) -> None:
+    if source.url is None:
+        raise DataNotAvailable(
+            f"{path} is not there and cannot be fetched by a program: put the file of "
+            f"{source.by_hand} there, or set SYNSCALE_DATA_DIR to the folder that holds "
+            f"{source.folder}/{source.name}."
+        )
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    part = f"{source.name}.part"
+    try:
+        pooch.retrieve(
+            source.url,
+            None,  # checked below, as a sum over fields is none that pooch knows
+            fname=part,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(timeout=_PATIENCE),
+        )
+        fetched = path.with_name(part)
+        if digest(fetched, source.fields) != source.sha256:
+            raise ValueError("what came is another file than was expected")
+        fetched.replace(path)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        reason = str(error).splitlines()[0][:120]
+        raise DataNotAvailable(
+            f"{source.folder}/{source.name} is not in {path.parent} and could not be fetched from "
+            f"{source.url} ({reason}): try again with a network, or put the file there yourself."
+        ) from error
+    finally:
+        path.with_name(part).unlink(missing_ok=True)
