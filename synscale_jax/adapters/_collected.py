@@ -20,10 +20,12 @@ class Collected(NamedTuple):
       activity: mean of φ over the batch and all positions, one number a neuron, as nested dicts
         under the layers' module names: what ``synscaw`` takes as ``activity=``.
       presynaptic: what entered each layer, batch kept, in the same form; empty unless asked for.
+      postsynaptic: φ of each layer's drive, batch kept, in the same form; empty unless asked for.
     """
 
     activity: dict[str, Any]
     presynaptic: dict[str, Any]
+    postsynaptic: dict[str, Any]
 
 
 def places(layers: Sequence[Layer], norm_reading: str) -> dict[Path, Layer]:
@@ -41,19 +43,32 @@ def collected(
     norm_reading: str,
     outputs: Callable[[Path], Sequence[Array]],
     inputs: Callable[[Path], Sequence[Array]] | None,
+    postsynaptic: bool,
 ) -> Collected:
     """Turn what was recorded at each module path into mean activities."""
     activity: dict[str, Any] = {}
     presynaptic: dict[str, Any] = {}
+    put_out: dict[str, Any] = {}
     for place, layer in places(layers, norm_reading).items():
-        drive = _only(outputs(place), place)
-        neurons = len(layer.axes.post) if isinstance(layer.axes.post, tuple) else 1
-        fired = activation_function(layer.activation)(jax.lax.stop_gradient(drive))
-        _put(activity, layer.path, fired.mean(tuple(range(drive.ndim - neurons))))
+        if own := activities(layer.path):
+            _put(activity, layer.path, jax.lax.stop_gradient(_only(own, layer.path)))
+        else:
+            drive = jax.lax.stop_gradient(_only(outputs(place), place))
+            _put(activity, layer.path, _mean_fired(drive, layer, where))
+        if postsynaptic:
+            _put(put_out, layer.path, fired)
         if inputs is not None:
             entered = jax.lax.stop_gradient(_only(inputs(layer.path), layer.path))
             _put(presynaptic, layer.path, entered)
-    return Collected(activity, presynaptic)
+    return Collected(activity, presynaptic, put_out)
+
+
+def _mean_fired(drive: Array, layer: Layer, where: Array | None) -> Array:
+    """Mean of φ over the batch and all positions, one number a neuron."""
+    neurons = len(layer.axes.post) if isinstance(layer.axes.post, tuple) else 1
+    fired = activation_function(layer.activation)(drive)
+    counts = None if where is None else where.reshape(-1, *(1,) * (drive.ndim - 1))
+    return fired.mean(tuple(range(drive.ndim - neurons)), where=counts)
 
 
 def _only(recorded: Sequence[Array], path: Path) -> Array:

@@ -15,7 +15,9 @@ from synscale_jax.scaling._layers import Layer, Path, SynapseAxes, leaves_by_pat
 
 Context = nn.module.InterceptorContext
 
-_COLLECTION = "synapses"
+ACTIVITY = "synapses"
+"""The collection into which a module may sow its own mean activity, as ``"activity"``."""
+
 _KERNELS = (nn.Dense, nn.Conv, nn.ConvTranspose, nn.DenseGeneral)
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm)
 
@@ -27,13 +29,16 @@ def apply_collecting(
     layers: Sequence[Layer],
     norm_reading: str = "pre_norm",
     presynaptic: bool = False,
+    postsynaptic: bool = False,
     mutable: Sequence[str] = (),
+    where: jax.Array | None = None,
     **kwargs: Any,
 ) -> tuple[Any, dict[str, Any], Collected]:
     """Apply a linen model and collect the mean activity of its layers.
 
     The activity of a neuron is the mean of φ(W x + b) over the batch and all positions; the
-    gradient is stopped.
+    gradient is stopped. A module that knows better, as a recurrent cell does, sows its mean
+    activity as ``self.sow(ACTIVITY, "activity", value)``, and that is taken.
 
     Args:
       model: the model.
@@ -42,7 +47,9 @@ def apply_collecting(
       layers: the layer table, from ``model.layer_table()`` or :func:`layers_of`.
       norm_reading: where normalised layers are read, as in :func:`synscale_jax.synscaw`.
       presynaptic: whether to return what entered each layer, too.
+      postsynaptic: whether to return what each layer's neurons put out, batch kept.
       mutable: collections the model may change, e.g. ``("batch_stats",)``.
+      where: which examples count, bool, shape (batch,); None: all.
       **kwargs: keyword arguments of the model, and ``rngs``.
 
     Returns:
@@ -72,17 +79,17 @@ def apply_collecting(
         output = next_call(*args, **kwargs)
         if context.method_name == "__call__":
             if context.module.path in outputs_at:
-                context.module.sow(_COLLECTION, "output", output)
+                context.module.sow(ACTIVITY, "output", output)
             if context.module.path in inputs_at:
-                context.module.sow(_COLLECTION, "input", args[0])
+                context.module.sow(ACTIVITY, "input", args[0])
         return output
 
     with nn.intercept_methods(record):
         output, collections = model.apply(
-            variables, *inputs, mutable=[*mutable, _COLLECTION], **kwargs
+            variables, *inputs, mutable=[*mutable, ACTIVITY], **kwargs
         )
     changed: dict[str, Any] = dict(collections)
-    recorded = changed.pop(_COLLECTION, {})
+    recorded = changed.pop(ACTIVITY, {})
 
     def read(path: Path, name: str) -> Sequence[Any]:
         node = recorded
@@ -98,6 +105,9 @@ def apply_collecting(
             norm_reading,
             lambda path: read(path, "output"),
             (lambda path: read(path, "input")) if presynaptic else None,
+            lambda path: read(path, "activity"),
+            where,
+            postsynaptic,
         ),
     )
 

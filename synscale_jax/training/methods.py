@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from synscale_jax import regularizers
-from synscale_jax.scaling import Layer
+from synscale_jax.scaling import Layer, synscal_regression
 from synscale_jax.scaling import synscal as synscal_term
 from synscale_jax.scaling import synscaw as synscaw_transform
 
@@ -22,6 +22,11 @@ EVERY_EPOCH = "epoch"
 def _nothing(logits: Array, labels: Array) -> Array:
     del labels
     return jnp.zeros([], logits.dtype)
+
+
+def _nothing_pulled(predictions: Array, target_mean: Array) -> Array:
+    del target_mean
+    return jnp.zeros([], predictions.dtype)
 
 
 def _nothing_sown(logits: Array, labels: Array, sown: Mapping[str, Any]) -> Array:
@@ -54,6 +59,8 @@ class Method:
       model: makes the model that is trained from the one that was given.
       sown_loss: added to the cross-entropy, too: ``(logits, labels, sown) -> per example or
         scalar``, with what the model sows into the collection ``"regularizers"`` in training.
+      regression_loss: added to the squared error of a regression: ``(predictions, mean of the
+        training targets) -> per example or scalar``.
     """
 
     name: str
@@ -64,6 +71,7 @@ class Method:
     norm_reading: str = "pre_norm"
     model: Callable[[Any], Any] = _same
     sown_loss: Callable[[Array, Array, Mapping[str, Any]], Array] = _nothing_sown
+    regression_loss: Callable[[Array, Array], Array] = _nothing_pulled
 
 
 def baseline() -> Method:
@@ -99,6 +107,8 @@ def synscaw(scaling_rate: float = 0.01, *, every_k: int | str = 1, **reading: An
 def synscal(scaling_rate: float = 1.0, *, reading: str = "per_example") -> Method:
     """SynScaL added to the cross-entropy, with the arguments of :func:`synscale_jax.synscal`.
 
+    In a regression it is :func:`synscale_jax.synscal_regression`, which has one reading.
+
     Raises:
       ValueError: if the reading is unknown or the rate negative; at once.
     """
@@ -107,9 +117,16 @@ def synscal(scaling_rate: float = 1.0, *, reading: str = "per_example") -> Metho
         del labels
         return synscal_term(logits, scaling_rate=scaling_rate, reading=reading)
 
+    def regression_loss(predictions: Array, target_mean: Array) -> Array:
+        return synscal_regression(predictions, target_mean, scaling_rate=scaling_rate)
+
     loss(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))  # refuses bad settings now
     return Method(
-        "synscal", "SynScaL", {"scaling_rate": scaling_rate, "reading": reading}, loss=loss
+        "synscal",
+        "SynScaL",
+        {"scaling_rate": scaling_rate, "reading": reading},
+        loss=loss,
+        regression_loss=regression_loss,
     )
 
 
