@@ -44,31 +44,39 @@ def collected(
     outputs: Callable[[Path], Sequence[Array]],
     inputs: Callable[[Path], Sequence[Array]] | None,
     postsynaptic: bool,
+    *,
+    activities: Callable[[Path], Sequence[Array]] = lambda path: (),
+    where: Array | None = None,
 ) -> Collected:
-    """Turn what was recorded at each module path into mean activities."""
+    """Turn what was recorded at each module path into mean activities.
+
+    A module that sowed its own mean activity is believed; ``where`` says which examples count.
+    """
     activity: dict[str, Any] = {}
     presynaptic: dict[str, Any] = {}
     put_out: dict[str, Any] = {}
     for place, layer in places(layers, norm_reading).items():
-        if own := activities(layer.path):
+        own = activities(layer.path)
+        if own:
             _put(activity, layer.path, jax.lax.stop_gradient(_only(own, layer.path)))
-        else:
+        if postsynaptic or not own:
             drive = jax.lax.stop_gradient(_only(outputs(place), place))
-            _put(activity, layer.path, _mean_fired(drive, layer, where))
-        if postsynaptic:
-            _put(put_out, layer.path, fired)
+            fired = activation_function(layer.activation)(drive)
+            if not own:
+                _put(activity, layer.path, _mean(fired, layer, where))
+            if postsynaptic:
+                _put(put_out, layer.path, fired)
         if inputs is not None:
             entered = jax.lax.stop_gradient(_only(inputs(layer.path), layer.path))
             _put(presynaptic, layer.path, entered)
     return Collected(activity, presynaptic, put_out)
 
 
-def _mean_fired(drive: Array, layer: Layer, where: Array | None) -> Array:
-    """Mean of φ over the batch and all positions, one number a neuron."""
+def _mean(fired: Array, layer: Layer, where: Array | None) -> Array:
+    """Mean over the batch and all positions, one number a neuron."""
     neurons = len(layer.axes.post) if isinstance(layer.axes.post, tuple) else 1
-    fired = activation_function(layer.activation)(drive)
-    counts = None if where is None else where.reshape(-1, *(1,) * (drive.ndim - 1))
-    return fired.mean(tuple(range(drive.ndim - neurons)), where=counts)
+    counts = None if where is None else where.reshape(-1, *(1,) * (fired.ndim - 1))
+    return fired.mean(tuple(range(fired.ndim - neurons)), where=counts)
 
 
 def _only(recorded: Sequence[Array], path: Path) -> Array:

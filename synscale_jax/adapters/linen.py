@@ -105,9 +105,9 @@ def apply_collecting(
             norm_reading,
             lambda path: read(path, "output"),
             (lambda path: read(path, "input")) if presynaptic else None,
-            lambda path: read(path, "activity"),
-            where,
             postsynaptic,
+            activities=lambda path: read(path, "activity"),
+            where=where,
         ),
     )
 

@@ -20,6 +20,7 @@ def call_collecting(
     layers: Sequence[Layer],
     norm_reading: str = "pre_norm",
     presynaptic: bool = False,
+    postsynaptic: bool = False,
     **kwargs: Any,
 ) -> tuple[Any, Collected]:
     """Call an nnx model and collect the mean activity of its layers.
@@ -35,6 +36,7 @@ def call_collecting(
         ``synscale_jax.layers_from_names(nnx.state(model, nnx.Param))`` makes a simple one.
       norm_reading: where normalised layers are read, as in :func:`synscale_jax.synscaw`.
       presynaptic: whether to return what entered each layer, too.
+      postsynaptic: whether to return what each layer's neurons put out, batch kept.
       **kwargs: keyword arguments of the model.
 
     Returns:
@@ -62,6 +64,7 @@ def call_collecting(
         norm_reading,
         lambda path: [out for _, out in calls[path]],
         (lambda path: [entered for entered, _ in calls[path]]) if presynaptic else None,
+        postsynaptic,
     )
 
 
