@@ -68,7 +68,7 @@ def build(
     ``classes`` is a timed array of the image's class, −1: nobody learns. With it one long run shows
     all images: every call of ``run`` costs Brian some tenths of a second.
     """
-    inputs, n = weights.shape
+    n = weights.shape[1]
     excitatory = b2.NeuronGroup(
         n,
         EXCITATORY,

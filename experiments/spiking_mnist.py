@@ -11,9 +11,9 @@ with decay, and 88.6 % of the known digits right.
     python experiments/spiking_mnist.py --preset paper   # five seeds
 
 A seed is a process of its own on one core, ``--processes`` of them at a time. Two trainings of
-15 000 images, 75 million steps each, take about a quarter of a minute a piece with a C++ compiler
-(two minutes without), the twelve shows as long again. Expect, with seeds 0 to 4, what results/spiking/README.md says. Give the same command again
-to go on after an interruption.
+15 000 images, 75 million steps each, take a quarter of a minute a piece with a C++ compiler and two
+minutes without, the twelve shows as long again. Expect, with seeds 0 to 4, what
+results/spiking/README.md says. Give the same command again to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -29,11 +29,20 @@ import numpy as np
 
 from synscale_jax.data import load_images
 from synscale_jax.report import spiking as report
-from synscale_jax.spiking import Network, engine, flush, protocol
+from synscale_jax.spiking import (
+    Network,
+    NetworkState,
+    engine,
+    flush,
+    initial_state,
+    learning_rates,
+    protocol,
+    step,
+)
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.provenance import provenance, write_json, write_text
 from synscale_jax.training.runs import RunError, run_folder
-from synscale_jax.training.spiking_runs import in_processes, save_state, train_in_chunks
+from synscale_jax.training.spiking_runs import in_processes, load_state, save_state, train_in_chunks
 
 KNOWN, UNKNOWN = (7, 4, 6), (9, 2, 1)
 MODES = ("none", "one_shot", "continuous")
@@ -122,8 +131,9 @@ def train_and_show(config: Config, folder: pathlib.Path, seed: int) -> None:
                 "test_seconds": time.perf_counter() - begin,
             }
             save_state(here / f"{mode}_flushed.npz", after)
-            print(f"seed {seed}, {mode}: " + ", ".join(f"{n} {s['spikes']}" for n, s in sets.items())
-                  + f" spikes, {sets['known']['accuracy']:.1%} of known right", flush=True)  # fmt: skip
+            total = ", ".join(f"{name} {each['spikes']}" for name, each in sets.items())
+            right = sets["known"]["accuracy"]
+            print(f"seed {seed}, {mode}: {total} spikes, {right:.1%} right", flush=True)
         write_json(
             here / "result.json",
             {
@@ -161,13 +171,42 @@ def main(config: Config) -> None:
     results = [json.loads(file.read_text()) for file in files]
     text = report.mnist_tables(results, smoke=config.preset == "smoke")
     write_text(folder / "README.md", text)
-    weights = {}
-    for mode in config.modes:
-        for name in (mode if mode == "continuous" else "none", f"{mode}_flushed"):
-            with np.load(folder / f"seed{config.seeds[0]}" / f"{name}.npz") as arrays:
-                weights[name] = arrays["weights"]
-    report.mnist_figures(results, weights, KNOWN, folder)
+    draw(config, folder, results)
     print(text)
+
+
+def draw(config: Config, folder: pathlib.Path, results: list[dict[str, Any]]) -> None:
+    """The figures; maps, scatter and rasters are the first seed's."""
+    seed = config.seeds[0]
+    here = folder / f"seed{seed}"
+    states = {mode: load_state(here / f"{mode}_flushed.npz")[0] for mode in config.modes}
+    weights = {report.LABELS[m]: np.asarray(state.weights) for m, state in states.items()}
+    report.spike_bars(results, folder / "spikes.png")
+    report.weight_maps(weights, KNOWN, folder / "maps.png")
+    before, *after = weights.items()
+    report.weight_scatter(before[1], dict(after), folder / "weights.png")
+    tests = test_sets(config, load_images("mnist").test, results[0]["mean_rate"], seed)
+    spikes = {
+        mode: {
+            name: record(config.network(mode), state, examples.rates[0])
+            for name, examples in tests.items()
+        }
+        for mode, state in states.items()
+    }
+    report.rasters(spikes, config.dt, KNOWN, folder / "raster.png")
+
+
+def record(network: Network, state: NetworkState, rates: np.ndarray) -> np.ndarray:
+    """Which excitatory neuron spiked in which step of an image, bool (steps, neurons)."""
+    shown = np.random.default_rng(0).random((network.active_steps, network.inputs))
+    raster = np.zeros((network.steps, network.inputs), bool)
+    raster[: network.active_steps] = shown < rates * network.dt / 1000
+    frozen = learning_rates(network, -1)
+    state = initial_state(network, jax.random.key(0), weights=state.weights)._replace(
+        partner_delay=state.partner_delay, inhibition_delay=state.inhibition_delay
+    )
+    _, spiked = jax.lax.scan(lambda s, x: step(network, s, x, frozen), state, raster)
+    return np.asarray(spiked)[:, : network.neurons]
 
 
 if __name__ == "__main__":

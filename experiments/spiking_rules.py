@@ -1,9 +1,9 @@
 """What the two rules and the adaptive threshold are worth: accuracy over random digit triples.
 
-Antonov, Batuev and Sukhov (ITNT 2024) report 74.9 ± 19.8 % without and 80.0 ± 13.0 % with an adaptive
-threshold, over triples of digits, without decay. Their loop shows the same 100 images 50 times.
-Here: adaptive threshold or fixed; all-LTD for the other classes' neurons or STDP alone (those
-frozen); the same 100 images or 5000 fresh ones.
+Antonov, Batuev and Sukhov (ITNT 2024) report 74.9 ± 19.8 % without and 80.0 ± 13.0 % with an
+adaptive threshold, over triples of digits, without decay. Their loop shows the same 100 images 50
+times. Here: adaptive threshold or fixed; all-LTD for the other classes' neurons or STDP alone
+(those frozen); the same 100 images or 5000 fresh ones.
 
     python experiments/spiking_rules.py --preset smoke   # a minute
     python experiments/spiking_rules.py                  # laptop: three triples

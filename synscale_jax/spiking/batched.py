@@ -128,7 +128,7 @@ def _count(
 def _draw(
     network: Network, rates: Array, where: Array, key: Array, size: int
 ) -> tuple[Array, Array, Array]:
-    """Input spikes of a batch by step, (b, size) each; the same input twice in a step counts once."""
+    """Input spikes of a batch, (b, size) each; the same input twice in a step counts once."""
 
     def draw(rates: Array, position: Array) -> tuple[Array, Array, Array]:
         cumulative = encoding.cumulative_intensity(rates, network.dt)

@@ -34,6 +34,9 @@ class Network:
         ``"fixed"`` does not adapt.
       others: the rule of the neurons that the image's class does not own: ``"all_ltd"``, or
         ``"frozen"`` for STDP alone.
+      others_rate: factor of that rule. A neuron is the owner of one image in ``classes``; with many
+        classes all-LTD at full rate silences it. (classes − 1) · others_rate = 2 keeps the balance
+        of the published three.
       decay: use it or lose it: ``"none"``; ``"one_shot"``, which weighs weights once, in
         :func:`flush` after training, as the original ran; ``"continuous"``, at every input spike,
         as its equation says.
@@ -59,11 +62,12 @@ class Network:
     rest: float = 150.0
     threshold: Literal["snapshot", "continuous", "fixed"] = "snapshot"
     others: Literal["all_ltd", "frozen"] = "all_ltd"
+    others_rate: float = 1.0
     decay: Literal["none", "one_shot", "continuous"] = "none"
     decay_time: float | None = None
     excitatory: LIF = neurons.EXCITATORY
     inhibitory: LIF = neurons.INHIBITORY
-    rule: STDP = STDP()
+    rule: STDP = stdp.PUBLISHED
     partner_weight: float = 3.0
     inhibition: float = 3.0
     partner_delay: float = 10.0
@@ -88,6 +92,8 @@ class Network:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} is unknown: use one of {', '.join(allowed)}."
                 )
+        if not 0 <= self.others_rate < float("inf"):
+            raise ValueError(f"others_rate={self.others_rate}: use 0 or more (1 as published).")
         if self.decay_time is not None and self.decay_time <= 0:
             raise ValueError(f"decay_time={self.decay_time} ms: use a positive time.")
 
@@ -109,6 +115,8 @@ class Network:
     @property
     def silence_time(self) -> float:
         """τ of the decay in ms, whatever the mode."""
+        if not 0 <= self.others_rate < float("inf"):
+            raise ValueError(f"others_rate={self.others_rate}: use 0 or more (1 as published).")
         if self.decay_time is not None:
             return self.decay_time
         return CONTINUOUS_TIME if self.decay == "continuous" else ONE_SHOT_TIME
@@ -251,7 +259,8 @@ def learning_rates(
     """
     slot = jnp.asarray(slot)
     owner = jnp.arange(network.neurons) // network.neurons_per_class
-    own, other = stdp.rates_of("stdp"), stdp.rates_of(network.others)
+    own = stdp.rates_of("stdp")
+    other = [network.others_rate * rate for rate in stdp.rates_of(network.others)]
     return LearningRates(
         *(
             jnp.where(slot < 0, 0, jnp.where(owner == slot, a, b)).astype(dtype)

@@ -29,6 +29,10 @@ class STDP(NamedTuple):
     g_max: float = 0.05
 
 
+PUBLISHED = STDP()
+"""The published rule: 1 % of g_max up, 1.05 % down."""
+
+
 class LearningRates(NamedTuple):
     """What a postsynaptic neuron makes of the two kinds of pairs, each of shape (neurons,).
 

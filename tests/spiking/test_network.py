@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from synscale_jax import spiking
-from synscale_jax.spiking import LearningRates, Network, encoding, learning_rates
+from synscale_jax.spiking import Network, encoding, learning_rates
 
 SMALL = Network(inputs=60, classes=2, neurons_per_class=2, active=600.0, rest=0.0, decay_time=500.0)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synscale_jax.scaling import Layer, STATIC_ARGS, synscaw, use_it_or_lose_it
+from synscale_jax.scaling import STATIC_ARGS, Layer, synscaw, use_it_or_lose_it
 
 
 def problem(dtype=jnp.float32):
