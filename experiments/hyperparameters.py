@@ -125,7 +125,7 @@ def program(config: SearchConfig, data: Any, method: str, number: int, name: str
         epochs=config.epochs,
         learning_rate=rate,
         validation_examples=len(data.train.labels) - TRAINED,
-        test_examples=1000,
+        test_examples=300,
     )
     return Program(MLP((1024, 1024), 10), made, settings, data)
 

@@ -1,0 +1,73 @@
+"""Readings, figure 6 and the search, at their smallest, on the digits that are always there."""
+
+import dataclasses
+
+import pytest
+from test_tables import load
+
+from synscale_jax.data import load_images
+
+
+def test_readings_are_trained_and_drawn(tmp_path, capsys):
+    readings = load("readings")
+    config = readings.ReadingsConfig(
+        preset="smoke",
+        cell="digits-mlp",
+        readings=("baseline", "text-0.1", "synscal-mean_logit"),
+        seeds=(0,),
+        output=tmp_path,
+    )
+    readings.main(config)
+    text = (tmp_path / "smoke" / "readings_digits-mlp.md").read_text()
+    assert "| baseline | 1 |" in text and "| text-0.1 | 1 |" in text and "largest weight" in text
+    readings.main(dataclasses.replace(config, draw=True))
+    assert (tmp_path / "smoke" / "readings_digits-mlp.md").read_text() == text
+
+
+def test_every_reading_has_a_name_of_its_own_and_unlike_settings():
+    readings = load("readings")
+    made = [readings.named(name) for name in readings.READINGS]
+    assert [method.name for method in made] == list(readings.READINGS)
+    assert len({str(sorted(method.settings.items(), key=str)) for method in made}) == len(made)
+    assert len(made) - 1 <= 24
+    with pytest.raises(ValueError, match="there is no reading 'txt'"):
+        readings.ReadingsConfig(readings=("txt",))
+
+
+def test_figure6_draws_both_figures_and_says_where_the_least_error_is(tmp_path, monkeypatch):
+    figure6 = load("figure6")
+    monkeypatch.setattr(figure6, "CELL", "digits-mlp")
+    config = figure6.Figure6Config(
+        preset="smoke",
+        synscaw_rates=(0.01, 0.1),
+        synscal_rates=(1.0,),
+        penalties=(0.1,),
+        shown=(0.1, 1.0),
+        seeds=(0,),
+        output=tmp_path,
+    )
+    figure6.main(config)
+    folder = tmp_path / "smoke"
+    assert (folder / "figure6.png").stat().st_size > 20_000
+    assert (folder / "strength.png").stat().st_size > 5_000
+    text = (folder / "figure6.md").read_text()
+    assert "at γ = 1 (paper: 0.74)" in text and "(paper: 0.085)" in text
+    with pytest.raises(ValueError, match="is none of the rates"):
+        dataclasses.replace(config, shown=(0.5, 1.0))
+
+
+def test_search_gives_every_method_the_same_trials(tmp_path, monkeypatch):
+    search = load("hyperparameters")
+    monkeypatch.setattr(search, "load_images", lambda name: load_images("digits"))
+    monkeypatch.setattr(search, "TRAINED", 300)
+    config = search.SearchConfig(
+        preset="smoke", methods=("baseline", "synscal"), trials=2, epochs=1, output=tmp_path
+    )
+    rates = {
+        method: [search.trial(config, method, n) for n in range(2)] for method in config.methods
+    }
+    assert [rate for rate, _ in rates["baseline"]] == [rate for rate, _ in rates["synscal"]]
+    assert all(0.03 <= strength <= 10 for _, strength in rates["synscal"])
+    program = search.program(config, load_images("digits"), "synscal", 0, "synscal-0")
+    assert len(program.splits.train.labels) == 300
+    assert program.splits.validation is not None
