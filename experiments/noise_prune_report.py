@@ -161,7 +161,8 @@ def sweep(runs: Runs, root: pathlib.Path, preset: str) -> str:
         for rule in ("noise", "weight", "uniform"):
             means = [values(density, rule, diagonal, "mean") for density in wanted]
             band(panel, wanted, means, rule)
-        panel.set(xscale="log", yscale="log", xlabel="density", title=f"diagonal: {diagonal}")
+        panel.set(xscale="log", yscale="log", title=f"diagonal: {diagonal}")
+        density_axis(panel, wanted)
     axes[0].set_ylabel("mean |eigenvalue error|")
     axes[0].legend(frameon=False)
     name = save(figure, root, f"{preset}_sweep")
@@ -271,7 +272,8 @@ def recurrent(cells: dict[str, Runs], root: pathlib.Path) -> str:
         for panel, key in zip(panels, ("error", "fine-tuned error"), strict=True):
             text += [f"*{'Pruned' if key == 'error' else 'Pruned and fine-tuned'}:*",
                      recurrent_table(runs, key, panel)]  # fmt: skip
-            panel.set(xscale="log", xlabel="density", title=f"{cell}, {key}")
+            panel.set(xscale="log", title=f"{cell}, {key}")
+            density_axis(panel, config["densities"])
         text.append(origin(runs))
     axes = np.reshape(axes, -1)
     axes[0].set_ylabel("test error (%)")
@@ -369,6 +371,13 @@ def band(panel: Any, x: Sequence[float], values: Sequence[Sequence[float]], name
     panel.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
 
 
+def density_axis(panel: Any, densities: Sequence[float]) -> None:
+    """The densities measured as ticks, and no others."""
+    panel.set_xticks(densities, [f"{density:g}" for density in densities])
+    panel.set_xticks([], minor=True)
+    panel.set_xlabel("density")
+
+
 def dynamics_figure(runs: Runs, root: pathlib.Path, preset: str) -> str:
     """Every run of the first network, mean and deviation."""
     figure, axes = canvas(1, 2)
@@ -400,7 +409,7 @@ def spectrum_figure(run: dict[str, Any], root: pathlib.Path, preset: str) -> str
         axes[0].plot(-whole, -pruned, ".", ms=3, color=COLORS[rule], label=rule, alpha=0.6)
     axes[0].plot(-whole, -whole, color="black", lw=0.8)
     axes[0].set(xscale="log", yscale="log", xlabel="−λ of the whole network", ylabel="−λ pruned")
-    axes[0].set_ylim(bottom=0.05 * -float(whole.max()))  # lost modes, at zero, fall out
+    axes[0].set_ylim(bottom=0.3 * -float(whole.max()))  # lost modes, at zero, fall out
     axes[0].legend(frameon=False)
     order = ("noise", "weight", "uniform")
     boxes = axes[1].boxplot(

@@ -83,7 +83,7 @@ def noise_prune(
     *,
     key: Array | None = None,
     rule: Rule = "noise",
-    selection: Selection = "sampled",
+    selection: Selection = "largest",
     max_gain: float = 1.0,
     kernels: Sequence[str] = RECURRENT_KERNELS,
 ) -> NoisePruned:
@@ -98,14 +98,16 @@ def noise_prune(
     Trained kernels are often not stable. Then :math:`W - (1 + s) I` is probed, with the smallest s
     of 0.5, 1, 2, 4, … that brings all eigenvalues to the left of -0.01; the reports name it. The
     theory behind :func:`prune_network` covers none of this: neither a W that is not symmetric or
-    lacks a dominant leak, nor the network's nonlinearity. ``docs/noise_prune.md`` has what it did
-    to trained networks.
+    lacks a dominant leak, nor the network's nonlinearity. On networks trained on MNIST by rows
+    magnitude pruning was as good or better at every density (``docs/noise_prune.md``); of the
+    variants here the default lost least on an Elman net.
 
     ============= ======================================================================
     ``selection`` which synapses stay
     ============= ======================================================================
-    ``sampled``   each with its own probability, in proportion to its score, cut at 1
     ``largest``   those of the largest scores, exactly the number that the density asks for
+    ``sampled``   each with its own probability, in proportion to its score, cut at 1: the rule
+                  of the linear theory, together with ``max_gain=math.inf``
     ============= ======================================================================
 
     Self-connections (the diagonal of W) always stay and do not count.
@@ -137,7 +139,7 @@ def noise_prune(
       >>> x = jnp.ones((1, 8))
       >>> carry = cell.initialize_carry(jax.random.key(0), x.shape)
       >>> params = cell.init(jax.random.key(1), carry, x)["params"]
-      >>> pruned = noise_prune(params, 0.25, selection="largest")
+      >>> pruned = noise_prune(params, 0.25)
       >>> {name: (f"{r.density:.3f}", float(r.shift)) for name, r in pruned.reports.items()}
       {'hn': ('0.250', 0.5), 'hr': ('0.250', 0.5), 'hz': ('0.250', 0.5)}
 
@@ -154,7 +156,7 @@ def noise_pruning(
     *,
     key: Array | None = None,
     rule: Rule = "noise",
-    selection: Selection = "sampled",
+    selection: Selection = "largest",
     max_gain: float = 1.0,
     kernels: Sequence[str] = RECURRENT_KERNELS,
 ) -> optax.GradientTransformation:
@@ -182,13 +184,13 @@ def noise_pruning(
       >>> import jax, jax.numpy as jnp, optax
       >>> from synscale_jax.pruning import noise_pruning
       >>> params = {"h": {"kernel": 0.1 * jax.random.normal(jax.random.key(0), (16, 16))}}
-      >>> optimizer = optax.chain(optax.sgd(0.1), noise_pruning(0.2, key=jax.random.key(1)))
+      >>> optimizer = optax.chain(optax.sgd(0.1), noise_pruning(0.2))
       >>> state = optimizer.init(params)
       >>> for _ in range(3):
       ...     updates, state = optimizer.update(params, state, params)
       ...     params = optax.apply_updates(params, updates)
-      >>> int((params["h"]["kernel"] != 0).sum()) - 16  # of 240
-      55
+      >>> int((params["h"]["kernel"] != 0).sum()) - 16  # a fifth of 240
+      48
     """
 
     def init_fn(params: Any) -> NoisePruningState:

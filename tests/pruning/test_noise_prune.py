@@ -65,7 +65,9 @@ def test_magnitude_keeps_the_largest_weights():
 
 def test_gates_by_name_and_nothing_else():
     params = params_of("gru")
-    pruned = noise_prune(params, 0.3, key=jax.random.key(1), kernels=("hr", "hz"))
+    pruned = noise_prune(
+        params, 0.3, key=jax.random.key(1), selection="sampled", kernels=("hr", "hz")
+    )
     assert set(pruned.reports) == {"cell/hr", "cell/hz"}
     for before, after in zip(
         others(params, ("hr", "hz")), others(pruned.params, ("hr", "hz")), strict=True
@@ -94,7 +96,6 @@ def test_fused_gates_of_nnx_equal_gates_of_their_own():
 @pytest.mark.parametrize(("size", "shift"), [(0.5, 0.0), (1.2, 0.5), (1.6, 1.0), (4.0, 4.0)])
 def test_unstable_kernels_are_shifted_and_it_is_said(size, shift):
     W = size * jax.random.orthogonal(jax.random.key(0), 30)
-    W = W - jnp.diag(jnp.diagonal(W)) + size * jnp.eye(30) * 0  # eigenvalues up to about size
     top = float(jnp.linalg.eigvals(W).real.max()) - 1
     report = noise_prune({"h": {"kernel": W}}, 0.3, selection="largest").reports["h"]
     ladder = [0.0, 0.5, 1.0, 2.0, 4.0]
@@ -105,9 +106,9 @@ def test_unstable_kernels_are_shifted_and_it_is_said(size, shift):
 def test_rescaled_kernels_are_right_on_average():
     kernel = 0.2 * jax.random.normal(jax.random.key(0), (12, 12))
     draws = jax.vmap(
-        lambda key: noise_prune({"h": {"kernel": kernel}}, 0.4, key=key, max_gain=math.inf).params[
-            "h"
-        ]["kernel"]
+        lambda key: noise_prune(
+            {"h": {"kernel": kernel}}, 0.4, key=key, selection="sampled", max_gain=math.inf
+        ).params["h"]["kernel"]
     )(jax.random.split(jax.random.key(1), 3000))
     error = draws.std(0) / 3000**0.5
     assert bool(jnp.all(jnp.abs(draws.mean(0) - kernel) <= 5 * error + 1e-5))
@@ -140,10 +141,10 @@ def test_half_precision_is_kept():
     assert pruned["h"]["kernel"].dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("options", [{}, {"max_gain": 2.0}, {"rule": "weight"}])
+@pytest.mark.parametrize("options", [{"max_gain": 2.0}, {"rule": "weight", "selection": "largest"}])
 def test_the_transform_prunes_once_and_holds(options):
     params = params_of("gru", 16)
-    options = {"key": jax.random.key(3), **options}
+    options = {"key": jax.random.key(3), "selection": "sampled", **options}
     pruned = noise_prune(params, 0.2, **options)
     optimizer = optax.chain(optax.adamw(1e-2, weight_decay=0.1), noise_pruning(0.2, **options))
     state = optimizer.init(params)
@@ -173,7 +174,7 @@ def test_the_transform_prunes_once_and_holds(options):
 
 def test_a_mask_is_held_in_a_scan():
     params = params_of("elman", 16)
-    pruned = noise_prune(params, 0.2, key=jax.random.key(0))
+    pruned = noise_prune(params, 0.2)
     optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), keep_pruned(pruned.mask))
 
     def body(carry, _):
@@ -194,14 +195,14 @@ def square(fill=0.1):
 @pytest.mark.parametrize(
     ("params", "options", "words"),
     [
-        ({"dense": {"kernel": jnp.ones((3, 3))}}, {"selection": "largest"}, "dense/kernel"),
-        ({"h": {"kernel": jnp.ones((4, 6))}}, {"selection": "largest"}, r"\(4, 6\)"),
-        (square(jnp.nan), {"selection": "largest"}, "16 entries that are NaN"),
-        (square(), {}, "key="),
+        ({"dense": {"kernel": jnp.ones((3, 3))}}, {}, "dense/kernel"),
+        ({"h": {"kernel": jnp.ones((4, 6))}}, {}, r"\(4, 6\)"),
+        (square(jnp.nan), {}, "16 entries that are NaN"),
+        (square(), {"selection": "sampled"}, "key="),
         (square(), {"selection": "top"}, "'top'"),
         (square(), {"rule": "magnitude"}, "'magnitude'"),
         (square(), {"density": 0.0}, "density=0.0"),
-        (square(), {"selection": "largest", "max_gain": 2.0}, "max_gain=2.0"),
+        (square(), {"max_gain": 2.0}, "max_gain=2.0"),
         (square(), {"max_gain": 0.0}, "max_gain=0.0"),
     ],
 )
@@ -211,6 +212,6 @@ def test_refusals_say_the_value(params, options, words):
 
 
 def test_transforms_need_params():
-    for tx in (keep_pruned({"w": True}), noise_pruning(0.5, selection="largest")):
+    for tx in (keep_pruned({"w": True}), noise_pruning(0.5)):
         with pytest.raises(ValueError, match="params"):
             tx.update({"w": jnp.ones(2)}, optax.EmptyState())
