@@ -47,7 +47,7 @@ def numpy_block(dtype: str, runs: int, threads: int) -> Block:
 
     def block(run_steps: int) -> None:
         for _ in range(run_steps // runs):
-            kick = strength * draw.standard_normal(shape, dtype)
+            kick = strength * draw.standard_normal(shape, dtype)  # pyright: ignore
             for x, A in zip(states, matrices, strict=True):
                 x += TIME_STEP * (A @ x + drive) + kick
 

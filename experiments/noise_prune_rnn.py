@@ -103,7 +103,7 @@ class RowClassifier(nn.Module):
     def __call__(self, images: Array) -> Array:
         """Logits (batch, 10) of images (batch, rows, columns)."""
         kind = nn.SimpleCell if self.cell == "elman" else nn.GRUCell
-        states = nn.RNN(kind(self.hidden, name="cell"), name="recurrent")(images)
+        states: Any = nn.RNN(kind(self.hidden, name="cell"), name="recurrent")(images)
         return nn.Dense(10, name="head")(states[:, -1])
 
 
@@ -129,7 +129,7 @@ def trainer(model: RowClassifier, config: Config, split: Split) -> Train:
             )
 
             def loss(params: Any) -> Array:
-                logits = model.apply({"params": params}, images[chosen] / 255.0)
+                logits: Any = model.apply({"params": params}, images[chosen] / 255.0)
                 return optax.softmax_cross_entropy_with_integer_labels(
                     logits, labels[chosen]
                 ).mean()
@@ -148,7 +148,7 @@ def tester(model: RowClassifier, split: Split) -> Callable[[Any], float]:
 
     @jax.jit
     def wrong(params: Any, images: Array, labels: Array) -> Array:
-        logits = model.apply({"params": params}, images / 255.0)
+        logits: Any = model.apply({"params": params}, images / 255.0)
         return (logits.argmax(-1) != labels).sum()
 
     return lambda params: 100 * int(wrong(params, images, labels)) / len(labels)

@@ -197,9 +197,7 @@ def noise_pruning(
         gain, _ = _gains(params, density, key, rule, selection, max_gain, kernels)
         return NoisePruningState(jnp.zeros([], jnp.int32), gain)
 
-    def update_fn(
-        updates: Any, state: NoisePruningState, params: Any = None
-    ) -> tuple[Any, NoisePruningState]:
+    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, NoisePruningState]:
         if params is None:
             raise ValueError("noise_pruning moves weights to zero: call update(u, state, params).")
 
@@ -243,7 +241,7 @@ def keep_pruned(mask: Any) -> optax.GradientTransformation:
         held = jax.tree.map(lambda u, p, keep: jnp.where(keep, u, -p), updates, params, mask)
         return held, state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update_fn)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update_fn)
 
 
 def _gains(

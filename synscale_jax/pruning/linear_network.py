@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
@@ -234,7 +235,7 @@ def largest_real_eigenvalue(A: Float[Array, "*batch n n"]) -> Float[Array, "*bat
 
 def known_value(value: Array) -> np.ndarray | None:
     """The value if it is known, so that it can be refused; None inside jit, vmap and grad."""
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    return None if isinstance(value, Tracer) else np.asarray(value)
 
 
 def check_matrix(A: Array) -> None:
