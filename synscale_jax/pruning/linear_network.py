@@ -14,6 +14,8 @@ from jax.core import Tracer
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
+__all__ = ["largest_real_eigenvalue", "solve_lyapunov", "stationary_covariance"]
+
 Structure = Literal["symmetric", "normal", "general"]
 STRUCTURES = ("symmetric", "normal", "general")
 
