@@ -287,8 +287,9 @@ def ten_table(result: Mapping[str, Any], *, smoke: bool) -> str:
         "# Ten digits\n\n"
         + ("Smoke run, not the claim: few images and coarse steps.\n\n" if smoke else "")
         + f"{config['images']} training and {config['test_images']} test images a digit, ten "
-        f"excitatory neurons each, dt {config['dt']} ms, all-LTD at {config['others_rate']:g} of the "
-        f"published rate, seed {result['seed']} alone. Chance is 10 %. Nothing published to stand beside.\n\n"
+        f"excitatory neurons each, dt {config['dt']} ms, all-LTD at {config['others_rate']:g} of "
+        f"the published rate, seed {result['seed']} alone. Chance is 10 %. Nothing published to "
+        "stand beside.\n\n"
         + markdown(table)
         + f"\n`{result['engine']}` path. jax {origin['versions']['jax']}, {origin['cpu']}, commit "
         f"{origin['commit']}: `python experiments/{origin['command']}`\n"

@@ -1,5 +1,7 @@
 """The event-driven path against the plain step, and both against Brian 2."""
 
+import dataclasses
+import importlib
 import pathlib
 
 import jax
@@ -8,7 +10,17 @@ import numpy as np
 import pytest
 
 from synscale_jax import spiking
-from synscale_jax.spiking import Network, encoding, learning_rates
+from synscale_jax.spiking import (
+    STDP,
+    Network,
+    batched,
+    encoding,
+    learning_rates,
+    neurons,
+    training,
+)
+
+network_module = importlib.import_module("synscale_jax.spiking.network")
 
 SMALL = Network(inputs=60, classes=2, neurons_per_class=2, active=600.0, rest=0.0, decay_time=500.0)
 
@@ -92,3 +104,160 @@ def test_event_driven_equals_brian_in_float64(brian, decay, native):
         expected = [np.bincount(brian[f"{decay}_{p}_neuron"], minlength=4)
                     for p in ("excitatory", "inhibitory")]  # fmt: skip
         assert total.tolist() == np.concatenate(expected).tolist()
+
+
+@both_paths
+def test_float32_spike_totals_stay_within_two_percent(brian, native):
+    state, total = recorded_network(brian, jnp.float32), 0
+    for slot in (0, 1):
+        spikes = encoding.spikes_from_raster(brian["raster"][6000 * slot : 6000 * (slot + 1)])
+        state, counts = spiking.run(
+            SMALL, begin(state), spikes, 6000, learning_rates(SMALL, slot), native=native
+        )
+        total += int(counts.sum())
+    recorded = len(brian["none_excitatory_step"]) + len(brian["none_inhibitory_step"])
+    assert abs(total - recorded) <= 0.02 * recorded
+
+
+@both_paths
+def test_step_seventy_million_is_as_step_zero(brian, native):
+    spikes = encoding.spikes_from_raster(brian["raster"][:6000])
+    network = dataclasses.replace(SMALL, decay="continuous")
+    outcomes = []
+    for start in (0, 70_000_000):
+        state = spiking.initial_state(
+            network, jax.random.key(0), weights=brian["weights"], start=start
+        )
+        after, counts = spiking.run(
+            network, state, spikes, 6000, learning_rates(network, 0), decay=True, native=native
+        )
+        assert int(after.step) == start + 6000
+        outcomes.append((after.weights, after.neurons.membrane_potential, counts))
+    for early, late in zip(*outcomes, strict=True):
+        assert (early == late).all()
+
+
+PICTURES = Network(inputs=30, classes=2, neurons_per_class=3, active=60.0, rest=20.0)
+
+
+def pictures(count=6):
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 300, (count, 30)).astype(np.float32), np.arange(count) % 2
+
+
+@both_paths
+def test_training_in_parts_is_training_at_once(native):
+    rates, slots = pictures()
+    start = spiking.initial_state(PICTURES, jax.random.key(0))
+    key = jax.random.key(1)
+    whole, counts = spiking.train(PICTURES, start, rates, slots, key, native=native)
+    first, some = spiking.train(PICTURES, start, rates[:2], slots[:2], key, native=native)
+    second, more = spiking.train(PICTURES, first, rates[2:], slots[2:], key, native=native)
+    assert (whole.weights == second.weights).all() and int(counts[:, :6].sum()) > 10
+    assert (np.concatenate([some, more]) == np.asarray(counts)).all()
+
+
+def test_more_input_spikes_than_a_block_holds_are_not_dropped(monkeypatch):
+    rates, _ = pictures(2)
+    start = spiking.initial_state(PICTURES, jax.random.key(0))
+    frozen = np.full(2, -1)
+    state, _ = spiking.train(PICTURES, start, rates * 3, frozen, jax.random.key(1))
+    monkeypatch.setattr(training, "BLOCK", 16)
+    training._present.clear_cache()
+    small, _ = spiking.train(PICTURES, start, rates * 3, frozen, jax.random.key(1))
+    training._present.clear_cache()
+    seen = np.asarray(small.last_input)
+    assert (seen >= 0).all() and seen.max() > 800 + 500  # up to the end of the second image
+    assert abs(float(small.presynaptic_trace.sum() / state.presynaptic_trace.sum()) - 1) < 0.5
+
+
+def test_batched_counts_do_not_depend_on_the_batch_and_match_one_by_one():
+    rates, _ = pictures(40)
+    state = spiking.initial_state(PICTURES, jax.random.key(0), weights=np.full((30, 6), 0.04))
+    key = jax.random.key(2)
+    together = spiking.count_spikes_batched(PICTURES, state, rates, key)
+    alone = spiking.count_spikes_batched(PICTURES, state, rates, key, batch=1)
+    assert (np.asarray(together) == np.asarray(alone)).all()
+    _, sequential = spiking.count_spikes(PICTURES, state, rates, key)
+    ratio = int(together.sum()) / int(sequential.sum())
+    assert 0.8 < ratio < 1.2
+
+
+def test_batched_spikes_equal_the_plain_step_on_the_same_input():
+    rates, _ = pictures(1)
+    state = spiking.initial_state(PICTURES, jax.random.key(0), weights=np.full((30, 6), 0.05))
+    key = jax.random.key(2)
+    counts = spiking.count_spikes_batched(PICTURES, state, rates, key)[0]
+    steps, who, complete = batched._draw(PICTURES, jnp.asarray(rates), jnp.arange(1), key, 2048)
+    assert bool(complete)
+    raster = np.zeros((601, 31), bool)
+    raster[np.asarray(steps[0]), np.asarray(who[0])] = True
+    cells = neurons.initial_state(PICTURES.population, 12, potential=-60.0)
+    state = state._replace(neurons=cells)
+    frozen = learning_rates(PICTURES, -1)
+    _, fired = jax.lax.scan(
+        lambda s, x: spiking.step(PICTURES, s, x, frozen), state, jnp.asarray(raster[:600, :30])
+    )
+    assert (np.asarray(fired).sum(0) == np.asarray(counts)).all() and int(counts.sum()) > 5
+
+
+@both_paths
+def test_nothing_is_lost_to_nan_under_ten_times_the_drive(native):
+    rates, slots = pictures()
+    state = spiking.initial_state(PICTURES, jax.random.key(0))
+    state, _ = spiking.train(
+        PICTURES, state, rates * 10, slots, jax.random.key(1), native=native
+    )
+    leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32]
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+    assert float(state.weights.min()) >= 0 and float(state.weights.max()) <= np.float32(0.05)
+
+
+def test_inhibition_spares_its_own_neuron():
+    state = spiking.initial_state(PICTURES, jax.random.key(0))
+    fired = jnp.zeros(12, bool).at[6].set(True)  # the first neuron's partner
+    arriving = network_module.send(PICTURES, state, state.step, fired).sum(0)
+    np.testing.assert_allclose(arriving[:6], [0, *[0.5] * 5])
+    assert float(jnp.abs(arriving[6:]).max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"threshold": "sometimes"}, "threshold='sometimes'"),
+        ({"decay_time": -1.0}, "decay_time=-1.0"),
+        ({"inputs": 0}, "inputs=0"),
+        ({"rule": STDP(g_max=0.0)}, "positive g_max"),
+        ({"others_rate": -1.0}, "others_rate=-1.0"),
+    ],
+)
+def test_what_is_no_network_is_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Network(**arguments)
+
+
+def test_weights_outside_their_bounds_are_refused():
+    for weights, said in (
+        (np.full((30, 6), 0.06), "reach from 0.06"),
+        (np.full((30, 6), -0.01), "reach from -0.01"),
+        (np.zeros((6, 30)), r"shape \(6, 30\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            spiking.initial_state(PICTURES, jax.random.key(0), weights=weights)
+
+
+def test_bad_training_input_is_refused():
+    rates, slots = pictures()
+    state = spiking.initial_state(PICTURES, jax.random.key(0))
+    key = jax.random.key(0)
+    for bad, chosen, said in (
+        (rates, slots + 5, "slots reach"),
+        (rates, slots[:2], "as many slots"),
+        (rates[:0], slots[:0], "no images"),
+        (-rates, slots, "rates reach"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            spiking.train(PICTURES, state, bad, chosen, key)
+    late = state._replace(step=jnp.int32(2**31 - 10))
+    with pytest.raises(ValueError, match="int32"):
+        spiking.train(PICTURES, late, rates, slots, key)
