@@ -301,6 +301,57 @@ def corrected_t_test(differences: Float[ndarray, "repeats folds"]) -> Outcome:
     return Outcome(t, float(2 * stats.t.sf(abs(t), len(flat) - 1)))
 
 
+def corrected_interval(
+    differences: Float[ndarray, "repeats folds"], *, level: float = 0.95
+) -> Interval:
+    r"""The interval of :func:`corrected_t_test`, of no width where all differences are equal.
+
+    Args:
+      differences: of the two methods on each fold, shape ``(repeats, folds)``.
+      level: chance that it holds the mean difference, where the correction is right.
+
+    Raises:
+      ValueError: for what :func:`corrected_t_test` refuses, or an impossible level.
+
+    Examples:
+      >>> import numpy as np
+      >>> from synscale_jax.analysis.significance import corrected_interval
+      >>> mean, low, high = corrected_interval(np.array([[0.1, 0.3, 0.2, 0.0]]))
+      >>> print(f"{mean:.2f} {low:.2f} {high:.2f}")
+      0.15 -0.16 0.46
+    """
+    _check_level(level)
+    corrected_t_test(differences)  # refuses what is no repeated cross-validation
+    values = np.asarray(differences, np.float64)
+    scale = np.sqrt(values.var(ddof=1) * (1 / values.size + 1 / (values.shape[1] - 1)))
+    half = float(stats.t.ppf((1 + level) / 2, values.size - 1) * scale)
+    mean = float(values.mean())
+    return Interval(mean, mean - half, mean + half)
+
+
+def student_t_test(first: Float[ndarray, " values"], second: Float[ndarray, " others"]) -> Outcome:
+    """Student's t test of two independent samples of equal variance, two-sided, through scipy.
+
+    Folds of one cross-validation are not independent, and those of two methods are pairs: this is
+    what papers print, and :func:`corrected_t_test` what they should.
+
+    Args:
+      first: values of one method.
+      second: values of the other.
+
+    Returns:
+      An :class:`Outcome`; no test where all values within each sample are equal.
+
+    Raises:
+      ValueError: if a sample has fewer than two values, or one is not finite.
+    """
+    ours, theirs = _finite("first", first, 2), _finite("second", second, 2)
+    if not np.ptp(ours) and not np.ptp(theirs):
+        return Outcome(None, None, "no test: no spread within the samples")
+    result: Any = stats.ttest_ind(ours, theirs)
+    return Outcome(float(result.statistic), float(result.pvalue))
+
+
 def friedman(scores: Float[ndarray, "blocks methods"]) -> Outcome:
     """Friedman's test that no method ranks otherwise than another, through scipy.
 

@@ -1,0 +1,340 @@
+"""Table V from result JSONs: every figure read in three ways, tests, verdicts, one figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from synscale_jax.analysis.significance import (
+    Interval,
+    Outcome,
+    corrected_interval,
+    corrected_t_test,
+    friedman,
+    holm,
+    student_t_test,
+    verdict,
+    wilcoxon,
+)
+from synscale_jax.report import tables
+from synscale_jax.report.collect import Results, finished
+from synscale_jax.report.plots import Dot, dots
+from synscale_jax.training.table5 import READINGS, ROWS, Row
+
+LABELS = {
+    "baseline": "baseline",
+    "dropout": "dropout",
+    "confidence_penalty": "confidence penalty",
+    "synscaw": "SynScaW",
+    "synscal": "SynScaL",
+}
+READING_LABELS = {
+    "final": "last epoch",
+    "best_on_validation": "best on validation",
+    "best_on_test": "best on test (optimistic)",
+}
+HEADLINE = "best_on_validation"
+LIKE_THE_PAPER = "best_on_test"
+PARKINSON = ("parkinson_motor", "parkinson_total")
+UNITS = {
+    "accuracy": "accuracy %",
+    "raw": "MAE, raw",
+    "range": "MAE / range",
+    "mad": "MAE / MAD",
+}
+Runs = Sequence[Mapping[str, Any]]
+
+
+class Figures(NamedTuple):
+    """One method on one row.
+
+    Attributes:
+      values: figures in the row's unit, shape=(seeds, folds).
+      points: error in percent, or mean absolute error in percent of the target's range, so that
+        rows can be compared; the same shape.
+      epochs: the epochs that were read, the same shape.
+      seeds: their seeds.
+    """
+
+    values: np.ndarray
+    points: np.ndarray
+    epochs: np.ndarray
+    seeds: tuple[int, ...]
+
+
+def figures(row: Row, runs: Sequence[dict[str, Any]], reading: str) -> Figures | None:
+    """What the finished runs of a method say in one reading; None: nothing."""
+    done = finished(runs)
+    done = {seed: run for seed, run in done.items() if reading in run["folds"]}
+    if not done:
+        return None
+    values, points = [], []
+    for run in done.values():
+        figure = np.array(run["folds"][reading]["figure"], float)
+        values.append(_in_unit(figure, run["folds"]["target_range"], run["target"], row.unit))
+        points.append(100 - figure if row.unit == "accuracy" else 100 * figure)
+    epochs = np.array([run["folds"][reading]["epoch"] for run in done.values()])
+    return Figures(np.array(values), np.array(points), epochs, tuple(done))
+
+
+def _in_unit(
+    figure: np.ndarray, ranges: Sequence[float], target: Mapping[str, float], unit: str
+) -> np.ndarray:
+    """Accuracies stay; errors come as shares of the range of each fold's training targets."""
+    if unit in ("accuracy", "range"):
+        return figure
+    raw = figure * np.asarray(ranges)
+    return raw / target["mad"] if unit == "mad" else raw
+
+
+def overview(results: Results, reading: str) -> dict[str, list[str]]:
+    """Every row and method in one reading; stars as in the paper, by Student's t."""
+    columns: dict[str, list[str]] = {"row": [], "unit": []} | {
+        label: [] for label in LABELS.values()
+    }
+    for name, column in results.items():
+        row = ROWS[name]
+        base = figures(row, column.get("baseline", []), reading)
+        columns["row"].append(row.label)
+        columns["unit"].append(UNITS[row.unit])
+        for method, label in LABELS.items():
+            ours = figures(row, column.get(method, []), reading)
+            text = "" if ours is None else _spread(ours.values, row)
+            if ours is not None and base is not None and method != "baseline":
+                text += stars(student_t_test(ours.values.ravel(), base.values.ravel()))
+            columns[label].append(text)
+    return columns
+
+
+def stars(outcome: Outcome) -> str:
+    """The paper's marks: * at 0.1, ** at 0.01, *** at 0.001, - above."""
+    if outcome.p_value is None:
+        return " (no test)"
+    for mark, level in ((r"\*\*\*", 0.001), (r"\*\*", 0.01), (r"\*", 0.1)):
+        if outcome.p_value <= level:
+            return f" {mark}"
+    return " -"
+
+
+def _digits(row: Row) -> int:
+    return {"accuracy": 2, "raw": 2, "range": 4, "mad": 3}[row.unit]
+
+
+def _spread(values: np.ndarray, row: Row) -> str:
+    digits = _digits(row)
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def details(row: Row, column: Mapping[str, Sequence[dict[str, Any]]], comparable: bool):
+    """Everything about one row: heading -> one cell a method.
+
+    Differences, tests and the verdict are of the paper's reading, the best epoch on the test fold,
+    and the corrected test beside it of the epoch that the validation split chose.
+    """
+    lines = []
+    for method, label in LABELS.items():
+        found = {name: figures(row, column.get(method, []), name) for name in READINGS}
+        alike = found[LIKE_THE_PAPER]
+        if alike is None:
+            continue
+        base = {name: figures(row, column.get("baseline", []), name) for name in READINGS}
+        line = {"method": label, "seeds": str(len(alike.seeds))}
+        for name, heading in READING_LABELS.items():
+            ours = found[name]
+            line[heading] = "" if ours is None else _spread(ours.values, row)
+        if row.unit == "raw" or row.unit == "mad":
+            line["MAE / range"] = f"{alike.points.mean() / 100:.4f}"
+        line["epoch of the best"] = f"{alike.epochs.mean():.0f}"
+        published = row.published.get(method)
+        line["published"] = "" if published is None else f"{published:.2f}"
+        line |= _compared(row, method, found, base, comparable)
+        lines.append(line)
+    headings = list(dict.fromkeys(name for line in lines for name in line))
+    return {name: [line.get(name, "") for line in lines] for name in headings}
+
+
+def _compared(
+    row: Row,
+    method: str,
+    found: Mapping[str, Figures | None],
+    base: Mapping[str, Figures | None],
+    comparable: bool,
+) -> dict[str, str]:
+    """Difference, tests and verdict of a method against the baseline."""
+    pairs = {name: paired(found[name], base[name]) for name in READINGS}
+    alike = pairs[LIKE_THE_PAPER]
+    if method == "baseline" or alike is None:
+        return {}
+    interval = corrected_interval(alike)
+    ours, theirs = found[LIKE_THE_PAPER], base[LIKE_THE_PAPER]
+    assert ours is not None and theirs is not None
+    printed = published_difference(row, method)
+    chosen = pairs[HEADLINE]
+    digits = _digits(row)
+    return {
+        "Δ best on test [95 %]": (
+            f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+        ),
+        "published Δ": "" if printed is None else f"{printed:+.2f}",
+        "p, Student's t": _p(student_t_test(ours.values.ravel(), theirs.values.ravel())),
+        "p, corrected t": _p(corrected_t_test(alike)),
+        "p, corrected t, best on validation": ""
+        if chosen is None
+        else _p(corrected_t_test(chosen)),
+        "verdict": verdict(interval, printed, rounding=0.01, comparable=comparable),
+    }
+
+
+def paired(ours: Figures | None, base: Figures | None, *, points: bool = False):
+    """Differences to the baseline on the same seeds and folds, shape (seeds, folds), or None."""
+    if ours is None or base is None:
+        return None
+    both = [seed for seed in ours.seeds if seed in base.seeds]
+    if not both:
+        return None
+    mine, theirs = (one.points if points else one.values for one in (ours, base))
+    return np.array([mine[ours.seeds.index(s)] - theirs[base.seeds.index(s)] for s in both])
+
+
+def published_difference(row: Row, method: str) -> float | None:
+    """The paper's difference to its baseline, in the row's unit."""
+    if method == "baseline" or not {method, "baseline"} <= row.published.keys():
+        return None
+    return row.published[method] - row.published["baseline"]
+
+
+def _p(outcome: Outcome) -> str:
+    if outcome.p_value is None:
+        return "no test"
+    return "< 0.001" if outcome.p_value < 0.001 else f"{outcome.p_value:.3f}"
+
+
+def headline(results: Results, reading: str = HEADLINE) -> str:
+    """Friedman's and Wilcoxon's tests over data sets, Holm over the methods, in Markdown.
+
+    A data set's figure is the mean over seeds and folds of the error in percent, or of the mean
+    absolute error in percent of the range. Parkinson's two targets are one data set, their mean.
+    Variants of a set that are ours are left out.
+    """
+    scores = data_set_scores(results, reading)
+    text = f"Reading: {READING_LABELS[reading]}.\n\n"
+    full = [m for m in LABELS if m != "confidence_penalty"]
+    for heading, compared in (("all data sets", full), ("classification", list(LABELS))):
+        blocks = [
+            [line[m] for m in compared]
+            for line in scores.values()
+            if all(m in line for m in compared)
+        ]
+        if len(blocks) < 2:
+            text += f"Friedman, {heading}: fewer than two data sets, no test.\n\n"
+            continue
+        outcome = friedman(np.array(blocks))
+        named = ", ".join(LABELS[m] for m in compared)
+        statistic = "" if outcome.statistic is None else f"χ² {outcome.statistic:.2f}, "
+        text += f"Friedman, {heading} ({len(blocks)}; {named}): {statistic}p {_p(outcome)}.\n\n"
+    return text + tables.markdown(_wilcoxon_rows(scores))
+
+
+def data_set_scores(results: Results, reading: str) -> dict[str, dict[str, float]]:
+    """Data set -> method -> mean points, with Parkinson's targets as one."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for name, column in results.items():
+        if not ROWS[name].published:
+            continue
+        line = scores.setdefault("parkinson" if name in PARKINSON else name, {})
+        for method, runs in column.items():
+            if (ours := figures(ROWS[name], runs, reading)) is not None:
+                line.setdefault(method, []).append(float(ours.points.mean()))
+    halves = [name for name in PARKINSON if name in results]
+    if len(halves) < len(PARKINSON):
+        scores.pop("parkinson", None)  # one target alone is not the data set
+    return {
+        name: {m: float(np.mean(values)) for m, values in line.items()}
+        for name, line in scores.items()
+        if line
+    }
+
+
+def _wilcoxon_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+    gaps = {
+        method: [
+            line[method] - line["baseline"]
+            for line in scores.values()
+            if method in line and "baseline" in line
+        ]
+        for method in LABELS
+        if method != "baseline"
+    }
+    gaps = {method: values for method, values in gaps.items() if values}
+    outcomes = {method: wilcoxon(values) for method, values in gaps.items()}
+    tested = {m: found.p_value for m, found in outcomes.items() if found.p_value is not None}
+    adjusted = holm(tested)
+    return {
+        "method": [LABELS[method] for method in gaps],
+        "data sets": [str(len(values)) for values in gaps.values()],
+        "better": [str(sum(v < 0 for v in values)) for values in gaps.values()],
+        "worse": [str(sum(v > 0 for v in values)) for values in gaps.values()],
+        "median Δ, points": [f"{np.median(values):+.3f}" for values in gaps.values()],
+        "p, Wilcoxon": [_p(outcomes[method]) for method in gaps],
+        "p, Holm": [f"{adjusted[m]:.3f}" if m in adjusted else "no test" for m in gaps],
+    }
+
+
+def as_csv(results: Results) -> str:
+    """One line a row, method, reading, seed and fold, numbers unrounded."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "method", "reading", "seed", "fold", "figure", "unit", "epoch"])
+    for name, column in results.items():
+        row = ROWS[name]
+        for method, runs in column.items():
+            for reading in READINGS:
+                if (found := figures(row, runs, reading)) is None:
+                    continue
+                for index, seed in enumerate(found.seeds):
+                    for fold, value in enumerate(found.values[index]):
+                        epoch = found.epochs[index, fold]
+                        line = [name, method, reading, seed, fold, value, UNITS[row.unit], epoch]
+                        writer.writerow(line)
+    return buffer.getvalue()
+
+
+def draw(results: Results, path: pathlib.Path, reading: str = LIKE_THE_PAPER) -> None:
+    """One panel a method, one line a row: difference to the baseline in points, with interval."""
+    panels = {
+        label: [_dot(ROWS[name], column, method, reading) for name, column in results.items()]
+        for method, label in LABELS.items()
+        if method != "baseline"
+    }
+    dots(panels, "Δ, % error or % of range", f"Table V, {READING_LABELS[reading]}", path)
+
+
+def _dot(row: Row, column: Mapping[str, Any], method: str, reading: str) -> Dot:
+    ours, base = (figures(row, column.get(name, []), reading) for name in (method, "baseline"))
+    printed = _published_points(row, method, column)
+    gaps = paired(ours, base, points=True)
+    if gaps is None:
+        return Dot(row.label, None, None, None, printed)
+    interval: Interval = corrected_interval(gaps)
+    return Dot(row.label, interval.mean, interval.low, interval.high, printed)
+
+
+def _published_points(row: Row, method: str, column: Mapping[str, Any]) -> float | None:
+    """The paper's difference in points, where the scale of the target is known."""
+    printed = published_difference(row, method)
+    runs = [run for runs in column.values() for run in runs]
+    if printed is None or not runs:
+        return None
+    target = runs[0]["target"]
+    scale = {
+        "accuracy": -1.0,
+        "range": 100.0,
+        "raw": 100 / target.get("range", 1),
+        "mad": 100 * target.get("mad", 1) / target.get("range", 1),
+    }
+    return scale[row.unit] * printed
