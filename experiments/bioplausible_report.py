@@ -1,0 +1,224 @@
+"""Tables and figures of ``experiments/bioplausible.py``."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from synscale_jax.report.plots import save
+from synscale_jax.report.tables import markdown
+from synscale_jax.training.plasticity_jobs import Study, units_folder
+from synscale_jax.training.plasticity_runs import load_arrays
+from synscale_jax.training.plasticity_studies import GROUPS, SWEEP, Row
+from synscale_jax.training.provenance import write_text
+from synscale_jax.training.runs import RunError
+
+TITLES = {
+    "light": "Light models, one epoch",
+    "hebb": "Semi-Hebbian networks as published: one local update, then a linear readout",
+    "sweep": "Percentile of the threshold, as published",
+    "local": "Local rules on every batch, then a linear readout",
+    "feedback": "Feedback alignment in an MLP, each at its best learning rate",
+    "convolution": "A CNN, and feedback alignment on its convolutions",
+    "units": "Competing hidden units and their readouts",
+}
+# Data set -> row -> accuracy in % that a legacy run must reach.
+BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "mnist": {
+        "cnn": (98.0, 99.0), "cnn2": (93.5, 95.5), "fcn": (88.5, 90.5),
+        "units_power": (96.5, 100), "units_3fc": (92, 96), "units_3fa": (87, 93),
+        "oja_single": (80, 87), "hebb_single": (10, 45), "gupta4_1": (60, 85),
+        "cnn_fa": (50, 75),
+    },
+    "cifar10": {"cnn": (54, 60), "cnn2": (47, 51), "fcn": (35, 39), "cnn_fa": (22, 30)},
+}  # fmt: skip
+# Those that are held to the largest accuracy along the way.
+MAX_BANDS = {"mnist": {"gupta1_4": (90, 93.5), "gupta2_3": (90, 93.5), "gupta3_2": (90, 93.5)}}
+KINDS = {"legacy": "#0072B2", "clean": "#D55E00", "control": "#000000"}
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
+def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
+    """Write a table and curves of each group, the mosaics, and all tables as one page.
+
+    Raises:
+      RunError: if there is no result yet.
+    """
+    results = {row.name: read_runs(study.folder / row.name) for row in rows}
+    if not any(results.values()):
+        raise RunError(f"there is no result below {study.folder} yet: leave out --draw to train.")
+    parts = [f"# Learning without backpropagation, {study.data}\n"]
+    if smoke:
+        parts.append("Tiny networks on few images: this says that it runs, and nothing else.\n")
+    for group in GROUPS:
+        here = [row for row in rows if row.group == group and results[row.name]]
+        if not here:
+            continue
+        parts.append(f"## {TITLES[group]}\n\n{table(here, results, study.data)}\n")
+        curves(here, results, TITLES[group], study.folder / f"{group}.png")
+        parts.append(f"![{TITLES[group]}]({group}.png)\n")
+    if (study.folder / "sweep.png").exists() and results.get("gupta3_2_p50"):
+        sweep_figure(results, study.folder / "sweep_max.png")
+        parts.append("![Largest accuracy against the percentile](sweep_max.png)\n")
+    weights = units_folder(study, study.seeds[0]) / "weights.npz"
+    if weights.exists():
+        mosaic(
+            load_arrays(weights)["weights"], study.images.image_shape, study.folder / "units.png"
+        )
+        parts.append("![Weights of 20 competing units](units.png)\n")
+    parts.append(_origin(results, smoke))
+    text = "\n".join(parts)
+    write_text(study.folder / "README.md", text)
+    return text
+
+
+def read_runs(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The results of a row, in the order of the seeds."""
+    paths = sorted(folder.glob("seed[0-9]*/result.json"), key=lambda path: path.parent.name)
+    return [json.loads(path.read_text()) for path in paths if ".old" not in path.parent.name]
+
+
+def table(rows: Sequence[Row], results: Runs, data: str) -> str:
+    """One line a row: accuracy at the end and the largest, what was printed, and time."""
+    columns: dict[str, list[str]] = {
+        "learner": [], "kind": [], "seeds": [], "accuracy %, at the end": [], "largest %": [],
+        "printed, end": [], "printed, largest": [], "asked for": [], "learning rate": [],
+        "s an epoch": [],
+    }  # fmt: skip
+    for row in rows:
+        runs = results[row.name]
+        end = [100 * run["final"]["test_accuracy"] for run in runs]
+        best = [100 * run["best"]["test_accuracy"] for run in runs]
+        lost = sum(run["status"] == "diverged" for run in runs)
+        values = (
+            row.label + (f" ({lost} of {len(runs)} diverged)" if lost else ""),
+            row.kind,
+            str(len(runs)),
+            spread(end),
+            spread(best) if len(runs[0]["history"]) > 1 and row.kind == "legacy" else "",
+            _shown(row.printed.get(data)),
+            _shown(row.printed_max.get(data)),
+            verdict(row.name, end, best, data),
+            f"{runs[0]['config']['learning_rate']:g}",
+            f"{np.median([run['seconds_per_epoch'] for run in runs]):.2g}",
+        )
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+    return markdown({name: c for name, c in columns.items() if any(c)})
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{deviation}"
+
+
+def verdict(name: str, end: Sequence[float], best: Sequence[float], data: str) -> str:
+    """The band asked of a row, and whether the mean lies in it."""
+    for bands, values in ((BANDS, end), (MAX_BANDS, best)):
+        if name in bands.get(data, {}):
+            low, high = bands[data][name]
+            inside = low <= np.mean(values) <= high
+            return f"{low:g} to {high:g}: {'yes' if inside else 'no'}"
+    return ""
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _origin(results: Runs, smoke: bool) -> str:
+    runs = [run for each in results.values() for run in each]
+    commits = sorted({str(run["commit"]) for run in runs})
+    first = runs[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    note = "" if smoke else " Accuracies are of the test set; ± is the deviation over seeds."
+    return (
+        f"{len(runs)} runs, commits {', '.join(commits)}, {first['device']} ({first['cpu']}), "
+        f"{versions}, `{first['command']}`.{note}\n"
+    )
+
+
+def curves(rows: Sequence[Row], results: Runs, title: str, path: pathlib.Path) -> None:
+    """Test accuracy against epochs, mean and range of the seeds, one panel a kind."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    figure = Figure(figsize=(1 + 4.6 * len(kinds), 4.4), layout="constrained")
+    for axes, kind in zip(
+        figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0], kinds, strict=True
+    ):
+        here = [row for row in rows if row.kind == kind]
+        for index, row in enumerate(here):
+            color = colormaps["tab10"](index % 10)
+            _curve(axes, results[row.name], row.label, color, "-" if index < 10 else "--")
+        axes.set_title(kind, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        if max(run["final"]["epoch"] for row in here for run in results[row.name]) > 30:
+            axes.set_xscale("log")
+    figure.axes[0].set_ylabel("test accuracy (%)")
+    figure.suptitle(title, fontsize=11)
+    save(figure, path)
+
+
+def _curve(axes: Any, runs: Sequence[Mapping[str, Any]], label: str, color: Any, line: str) -> None:
+    length = min(len(run["history"]) for run in runs)
+    epochs = [row["epoch"] for row in runs[0]["history"][:length]]
+    values = 100 * np.array(
+        [[row["test_accuracy"] for row in run["history"][:length]] for run in runs]
+    )
+    marker = "o" if length == 1 else None
+    axes.plot(epochs, values.mean(0), line, color=color, label=label, marker=marker, lw=1.4)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.15, lw=0)
+
+
+def sweep_figure(results: Runs, path: pathlib.Path) -> None:
+    """Largest accuracy against the percentile: ours with the range of seeds, printed dashed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for index, depth in enumerate(("1_4", "2_3", "3_2")):
+        points = {
+            p: [100 * run["best"]["test_accuracy"] for run in results[f"gupta{depth}_p{p}"]]
+            for p in SWEEP
+            if results.get(f"gupta{depth}_p{p}")
+        }
+        color = f"C{index}"
+        axes.plot(list(points), [np.mean(v) for v in points.values()], "o-", color=color,
+                  label=depth.replace("_", "+"))  # fmt: skip
+        low, high = ([of(v) for v in points.values()] for of in (min, max))
+        axes.fill_between(list(points), low, high, color=color, alpha=0.15, lw=0)
+        axes.plot(list(SWEEP), [SWEEP[p][index][0] for p in SWEEP], "--", color=color, lw=1)
+    axes.set_xlabel("percentile p")
+    axes.set_ylabel("largest test accuracy (%); dashed: printed")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
+def mosaic(weights: np.ndarray, shape: tuple[int, int, int], path: pathlib.Path) -> None:
+    """The weights of a random 5 × 4 of the units, blue negative and red positive."""
+    from matplotlib.figure import Figure
+
+    height, width, channels = shape
+    chosen = np.random.default_rng(0).permutation(weights.shape[1])[:20]
+    figure = Figure(figsize=(5, 6.2), layout="constrained")
+    fields = weights.T[chosen].reshape(-1, height, width, channels)
+    limit = np.abs(fields).max()
+    for axes, field in zip(figure.subplots(5, 4).ravel(), fields, strict=False):
+        if channels == 1:
+            axes.imshow(field[..., 0], cmap="bwr", vmin=-limit, vmax=limit)
+        else:
+            axes.imshow(np.clip(0.5 + field / (2 * np.abs(field).max()), 0, 1))
+        axes.set_axis_off()
+    save(figure, path)

@@ -1,0 +1,403 @@
+"""One compiled trainer for every way of learning: by gradient, by feedback, by local rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from synscale_jax.adapters.linen import apply_collecting
+from synscale_jax.plasticity import (
+    PlasticityRule,
+    local_learning,
+    power_loss,
+    power_readout,
+)
+from synscale_jax.scaling import synscaw
+from synscale_jax.scaling._layers import Layer
+
+Objective = Literal["entropy", "likelihood", "tanh_entropy", "tanh_power", "tanh_log_power"]
+"""What is minimised, of the network's output u and, where it says tanh, o = tanh(β u):
+
+``entropy``: cross-entropy of softmax(u). ``likelihood``: −u of the label, no softmax, as in a
+published network that lacks it. ``tanh_entropy``: cross-entropy of softmax(o). ``tanh_power``:
+Σ abs(o − t)^m, the paper's. ``tanh_log_power``: the same of log softmax(o), as in the published
+code.
+"""
+Schedule = Literal["first_batch_per_epoch", "every_batch", "two_phase"]
+Optimizer = Literal["adam", "adam_cosine", "sgd"]
+
+_INIT, _SHUFFLE, _DROPOUT = range(3)  # streams of random numbers of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Settings of one training run.
+
+    Raises:
+      ValueError: at once, if a value is impossible; the message shows it and what would do.
+    """
+
+    epochs: int = 1
+    """Passes over the training examples."""
+    batch: int = 50
+    """Examples a step; what is left at the end of an epoch is dropped."""
+    optimizer: Optimizer = "adam"
+    """adam_cosine: the rate falls to zero over the run; sgd: plain."""
+    learning_rate: float = 1e-3
+    """Of the optimizer, at the start."""
+    evaluations: int = 1
+    """How often an epoch the test examples are classified."""
+    dropout_epochs: int | None = None
+    """Epochs with dropout; None: all. The published loop forgets it after the first evaluation."""
+    objective: Objective = "entropy"
+    """See :data:`Objective`."""
+    slope: float = 1.0
+    """β of the tanh."""
+    loss_power: float = 6.0
+    """m of the power loss."""
+    schedule: Schedule = "every_batch"
+    """When local rules learn: the published loop switches them off after the first batch."""
+    local_epochs: int = 0
+    """Epochs of local rules alone, before the others; for two_phase."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "evaluations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: use 1 or more.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={self.learning_rate} trains nothing: use e.g. 1e-3.")
+        for name, choices in (
+            ("optimizer", Optimizer),
+            ("objective", Objective),
+            ("schedule", Schedule),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is unknown: use one of "
+                    f"{', '.join(get_args(choices))}."
+                )
+        if (self.schedule == "two_phase") != (self.local_epochs > 0):
+            raise ValueError(
+                f"local_epochs={self.local_epochs} does not go with schedule={self.schedule!r}: "
+                "two_phase needs 1 or more, the others 0."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A network and how it learns, as a value.
+
+    Attributes:
+      name: for files and the command line.
+      label: for tables and figures.
+      model: a linen module called with ``train=``; with a ``layer_table`` where rules or a scaling
+        rate are given.
+      config: how it is trained.
+      rules: layer name -> its local rule; those layers get no gradient.
+      rule_settings: what the rules are, in words that go into each result.
+      frozen: modules whose parameters stay as they are.
+      scaling_rate: γ of SynScaW on top, or None.
+    """
+
+    name: str
+    label: str
+    model: Any
+    config: LearnerConfig
+    rules: Mapping[str, PlasticityRule] = dataclasses.field(default_factory=dict)
+    rule_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    scaling_rate: float | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that was chosen, for the run's identity."""
+        model = {
+            field.name: value
+            for field in dataclasses.fields(self.model)
+            if isinstance(
+                value := getattr(self.model, field.name), str | int | float | bool | tuple
+            )
+            and field.name != "name"
+        }
+        return {
+            "model": {"kind": type(self.model).__name__, **model},
+            "method": {
+                "name": self.name,
+                "rules": dict(self.rule_settings),
+                "frozen": list(self.frozen),
+                "scaling_rate": self.scaling_rate,
+            },
+            "config": dataclasses.asdict(self.config),
+        }
+
+
+class Examples(NamedTuple):
+    """What is trained or tested on.
+
+    Attributes:
+      inputs: (examples, ...), uint8 images or float32 features.
+      labels: (examples,), int32.
+    """
+
+    inputs: Any
+    labels: Any
+
+
+class View(NamedTuple):
+    """How a network sees its inputs: ``scale · x − shift``, in float32."""
+
+    scale: float = 1.0
+    shift: Any = 0.0
+
+
+class LearnerState(NamedTuple):
+    """Everything that changes during training, and the fixed feedback weights."""
+
+    step: Array  # shape=(), dtype=int32: steps done
+    params: Any
+    fixed: Any  # collections that are never trained: {"feedback": ...} or {}
+    gradient: Any  # state of the optimizer
+    local: Any  # state of the local rules and of SynScaW
+
+
+class ChunkMetrics(NamedTuple):
+    """Of the steps of one compiled call."""
+
+    loss: Array  # shape=(), float32: mean over the steps
+    correct: Array  # shape=(), int32: training examples classified correctly
+    finite: Array  # shape=(), bool: whether loss and parameters are finite
+
+
+class LearnerProgram:
+    """Training and evaluation of one learner on one data set, compiled once.
+
+    Args:
+      learner: what learns, and how.
+      train: training examples.
+      test: test examples.
+      view: how inputs are seen.
+      start: leaves to begin with in place of drawn ones, by module name.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        train: Examples,
+        test: Examples,
+        view: View = View(),  # noqa: B008
+        start: Mapping[str, Any] | None = None,
+    ) -> None:
+        config = learner.config
+        if config.batch > len(train.labels):
+            raise ValueError(
+                f"batch={config.batch} is larger than the {len(train.labels)} training examples: "
+                f"use at most {len(train.labels)}."
+            )
+        self.learner, self.view, self.start = (
+            learner,
+            View(view.scale, jnp.asarray(view.shift)),
+            start,
+        )
+        self.train, self.test = (Examples(*map(jnp.asarray, part)) for part in (train, test))
+        self.steps_per_epoch = len(train.labels) // config.batch
+        needs_layers = learner.rules or learner.scaling_rate is not None
+        self._layers: tuple[Layer, ...] = learner.model.layer_table() if needs_layers else ()
+        self._optimizer = self._make_optimizer()
+        self._local = self._make_local()
+        self._chunk = jax.jit(self._run_chunk, static_argnums=(5, 6), donate_argnums=(0,))
+        self._evaluate = jax.jit(self._run_evaluation)
+
+    @property
+    def local_steps(self) -> int:
+        """Steps of local rules alone at the beginning."""
+        return self.learner.config.local_epochs * self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.local_steps + self.learner.config.epochs * self.steps_per_epoch
+
+    def boundaries(self) -> list[int]:
+        """The steps after which the test examples are classified."""
+        count, per_epoch = self.learner.config.evaluations, self.steps_per_epoch
+        marks = [round(per_epoch * (part + 1) / count) for part in range(count)]
+        epochs = range(self.learner.config.local_epochs + self.learner.config.epochs)
+        return [epoch * per_epoch + mark for epoch in epochs for mark in marks]
+
+    def init(self, key: Array) -> LearnerState:
+        """The state before the first step."""
+        return jax.jit(self._initial_state)(key)
+
+    def chunk(
+        self, state: LearnerState, key: Array, steps: int
+    ) -> tuple[LearnerState, ChunkMetrics]:
+        """Train so many steps of one epoch, in one compiled call; the state is used up."""
+        step, limit = int(state.step), self.learner.config.dropout_epochs
+        dropout = limit is None or step < limit * self.steps_per_epoch
+        return self._chunk(
+            state, key, np.int32(steps), self.train, self.view, dropout, step < self.local_steps
+        )
+
+    def evaluate(self, params: Any, fixed: Any) -> tuple[float, np.ndarray]:
+        """Mean loss on the test examples, and which are classified correctly."""
+        loss, correct = jax.device_get(self._evaluate(params, fixed, self.test, self.view))
+        return float(loss), correct
+
+    def _make_optimizer(self) -> optax.GradientTransformation:
+        config = self.learner.config
+        rate: Any = config.learning_rate
+        if config.optimizer == "adam_cosine":
+            rate = optax.cosine_decay_schedule(rate, config.epochs * self.steps_per_epoch)
+        optimizer = optax.sgd(rate) if config.optimizer == "sgd" else optax.adam(rate)
+        still = {*self.learner.frozen, *self.learner.rules}
+
+        def kinds(params: Any) -> Any:
+            return {
+                name: jax.tree.map(lambda _, n=name: "still" if n in still else "learned", part)
+                for name, part in params.items()
+            }
+
+        return optax.partition({"learned": optimizer, "still": optax.set_to_zero()}, kinds)
+
+    def _make_local(self) -> optax.GradientTransformationExtraArgs:
+        learner, per_epoch = self.learner, self.steps_per_epoch
+        parts: list[Any] = []
+        if learner.rules:
+            once = learner.config.schedule == "first_batch_per_epoch"
+            when = (lambda count: count % per_epoch == 0) if once else None
+            parts.append(local_learning(learner.rules, layers=self._layers, when=when))
+        if learner.scaling_rate is not None:
+            parts.append(synscaw(learner.scaling_rate, layers=self._layers))
+        return optax.with_extra_args_support(optax.chain(*parts) if parts else optax.identity())
+
+    def _initial_state(self, key: Array) -> LearnerState:
+        x = self._seen(self.train.inputs[:1], self.view)
+        variables = dict(self.learner.model.init(jax.random.fold_in(key, _INIT), x))
+        params = variables.pop("params")
+        for name, leaves in (self.start or {}).items():
+            params[name] = {**params[name], **leaves}
+        step = jnp.zeros([], jnp.int32)
+        return LearnerState(
+            step, params, variables, self._optimizer.init(params), self._local.init(params)
+        )
+
+    def _run_chunk(
+        self,
+        state: LearnerState,
+        key: Array,
+        steps: Array,
+        train: Examples,
+        view: View,
+        dropout: bool,
+        local_only: bool,
+    ) -> tuple[LearnerState, ChunkMetrics]:
+        epoch_key = jax.random.fold_in(
+            jax.random.fold_in(key, _SHUFFLE), state.step // self.steps_per_epoch
+        )
+        order = jax.random.permutation(epoch_key, len(train.labels))
+        step = partial(self._step, key, train, view, order, dropout, local_only)
+        start = (state, jnp.zeros([]), jnp.zeros([], jnp.int32))
+        state, loss, correct = jax.lax.fori_loop(0, steps, step, start)
+        leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
+        finite = jnp.isfinite(loss) & jnp.all(jnp.stack(leaves))
+        return state, ChunkMetrics(loss / steps, correct, finite)
+
+    def _step(
+        self,
+        key: Array,
+        train: Examples,
+        view: View,
+        order: Array,
+        dropout: bool,
+        local_only: bool,
+        index: Array,
+        carry: tuple[LearnerState, Array, Array],
+    ) -> tuple[LearnerState, Array, Array]:
+        """One step; adds its loss and its correct answers to those of the chunk."""
+        del index
+        (state, loss_sum, correct_sum), size = carry, self.learner.config.batch
+        first = (state.step % self.steps_per_epoch) * size
+        chosen = jax.lax.dynamic_slice_in_dim(order, first, size)
+        x, labels = self._seen(train.inputs[chosen], view), train.labels[chosen]
+        step_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), state.step)
+
+        def loss_fn(params: Any) -> tuple[Array, Any]:
+            u, seen = self._forward(params, state.fixed, x, dropout, step_key)
+            correct = jnp.sum(self.scores(u).argmax(-1) == labels)
+            return self.losses(u, labels).mean(), (correct, seen)
+
+        if local_only:
+            loss, (correct, seen) = loss_fn(state.params)
+            updates, gradient = optax.tree.zeros_like(state.params), state.gradient
+        else:
+            (loss, (correct, seen)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+            updates, gradient = self._optimizer.update(grads, state.gradient, state.params)
+        updates, local = self._local.update(updates, state.local, state.params, **seen)
+        if self.learner.config.schedule == "two_phase" and not local_only:  # rules have done theirs
+            still = dict.fromkeys(self.learner.rules)
+            updates = {
+                name: optax.tree.zeros_like(part) if name in still else part
+                for name, part in updates.items()
+            }
+        params = optax.apply_updates(state.params, updates)
+        state = LearnerState(state.step + 1, params, state.fixed, gradient, local)
+        return state, loss_sum + loss, correct_sum + correct
+
+    def _forward(
+        self, params: Any, fixed: Any, x: Array, dropout: bool, key: Array
+    ) -> tuple[Array, dict[str, Any]]:
+        """The output, and what local rules and SynScaW need of the layers."""
+        variables, model = {"params": params, **fixed}, self.learner.model
+        kwargs = {"train": dropout, "rngs": {"dropout": key}}
+        if not self._layers:
+            return model.apply(variables, x, **kwargs), {}
+        u, _, seen = apply_collecting(
+            model, variables, x, layers=self._layers, presynaptic=True, postsynaptic=True, **kwargs
+        )
+        return u, seen._asdict()
+
+    def scores(self, u: Array) -> Array:
+        """What the largest of decides: the output, saturated where the objective is."""
+        config = self.learner.config
+        return power_readout(u, config.slope) if config.objective.startswith("tanh") else u
+
+    def losses(self, u: Array, labels: Array) -> Array:
+        """The objective of each example."""
+        config, scores = self.learner.config, self.scores(u)
+        match config.objective:
+            case "likelihood":
+                return -jnp.take_along_axis(u, labels[:, None], 1)[:, 0]
+            case "tanh_power":
+                return power_loss(scores, labels, config.loss_power)
+            case "tanh_log_power":
+                return power_loss(jax.nn.log_softmax(scores), labels, config.loss_power)
+            case _:
+                return optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+
+    def _run_evaluation(
+        self, params: Any, fixed: Any, test: Examples, view: View
+    ) -> tuple[Array, Array]:
+        count, size = len(test.labels), min(1000, len(test.labels))
+        batches = -(-count // size)
+        index = jnp.minimum(jnp.arange(batches * size), count - 1).reshape(batches, size)
+
+        def evaluate(chosen: Array) -> tuple[Array, Array]:
+            x, labels = self._seen(test.inputs[chosen], view), test.labels[chosen]
+            u = self.learner.model.apply({"params": params, **fixed}, x, train=False)
+            return self.losses(u, labels), self.scores(u).argmax(-1) == labels
+
+        loss, correct = jax.lax.map(evaluate, index)
+        return loss.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
+
+    @staticmethod
+    def _seen(x: Array, view: View) -> Array:
+        shift = view.shift[None] if jnp.ndim(view.shift) else view.shift
+        return view.scale * x.astype(jnp.float32) - shift
