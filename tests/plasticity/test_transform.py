@@ -1,5 +1,7 @@
 """Local rules in optax chains, fed by the collectors."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +66,7 @@ def test_when_says_in_which_steps(problem):
     for _ in range(3):
         params, state = step(model, params, layers, x, optimizer, state)
         kernels.append(params["hidden"]["kernel"])
-    moved = [bool(jnp.any(a != b)) for a, b in zip(kernels, kernels[1:], strict=False)]
+    moved = [bool(jnp.any(a != b)) for a, b in itertools.pairwise(kernels)]
     assert moved == [False, True, False]
     assert int(state.rules["hidden"].count) == 1 and int(state.count) == 3
 
