@@ -22,11 +22,14 @@ _SUBMODULES = (
     "data",
     "kernels",
     "models",
+    "plasticity",
     "pruning",
     "regularizers",
     "report",
     "scaling",
+    "spiking",
     "training",
+    "zoo",
 )
 
 __all__ = [
