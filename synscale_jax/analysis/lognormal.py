@@ -296,6 +296,63 @@ def held_out_likelihood(fitted_to: Tally, held_out: Tally) -> dict[str, float]:
     }
 
 
+class Density(NamedTuple):
+    """Density of log x (natural) of positive values, for a figure.
+
+    Attributes:
+      log_x: middles of the bins, shape ``(bins,)``.
+      observed: what was counted, per unit of log x, shape ``(bins,)``.
+      fitted: ``"lognormal"``, ``"half_normal"``, ``"gamma"`` -> density at ``log_x`` of the
+        distribution of maximum likelihood.
+    """
+
+    log_x: np.ndarray
+    observed: np.ndarray
+    fitted: dict[str, np.ndarray]
+
+
+def density(counted: Tally, *, bins: int = 80) -> Density:
+    """What was counted as a histogram over log x, and three fitted densities beside it.
+
+    Args:
+      counted: the values, from :func:`tally` or :func:`merge`.
+      bins: between μ − 4σ and μ + 4σ of log x; what lies beyond is not shown.
+
+    Raises:
+      ValueError: if values were not finite, too few are positive or all equal, or ``bins`` is
+        below 2.
+
+    Examples:
+      >>> import numpy as np
+      >>> from synscale_jax.analysis.lognormal import density, tally_all
+      >>> values = np.abs(np.random.default_rng(0).normal(size=100_000))
+      >>> shown = density(tally_all(values))
+      >>> gaps = {name: np.abs(y - shown.observed).max() for name, y in shown.fitted.items()}
+      >>> min(gaps, key=gaps.get)
+      'half_normal'
+    """
+    if bins < 2:
+        raise ValueError(f"bins={bins} cannot show a distribution: use 2 or more, e.g. 80.")
+    counted = _on_host(counted)
+    _refuse_not_finite(counted)
+    n = int(counted.positive)
+    if n < 2 or not counted.log_m2 > 0:
+        raise ValueError(f"{n} positive values show no distribution: give two or more that differ.")
+    mu, sigma = float(counted.log_mean), float(np.sqrt(counted.log_m2 / n))
+    edges = np.linspace(mu - _SPAN * sigma, mu + _SPAN * sigma, bins + 1)
+    index = np.unique(np.clip(np.rint((edges - _LOW) / _WIDTH), 0, _FINE).astype(int))
+    at = _LOW + _WIDTH * index
+    shares = np.diff(np.cumsum(counted.histogram)[:-1][index]) / n
+    log_x = (at[:-1] + at[1:]) / 2
+    x, scale = np.exp(log_x), float(np.sqrt(counted.mean_square))
+    shape, theta = _gamma(float(counted.mean), float(counted.log_mean))
+    normal = np.exp(-0.5 * np.square((log_x - mu) / sigma)) / (sigma * np.sqrt(2 * np.pi))
+    half = x * np.sqrt(2 / np.pi) / scale * np.exp(-0.5 * np.square(x / scale))
+    gamma = np.exp(shape * (log_x - np.log(theta)) - x / theta - special.gammaln(shape))
+    fitted = {"lognormal": normal, "half_normal": half, "gamma": gamma}
+    return Density(log_x, shares / np.diff(at), fitted)
+
+
 def kernels(params: Any, layers: Sequence[Layer] | None = None) -> dict[str, Any]:
     """The kernels of a network by layer, without biases and normalisations.
 

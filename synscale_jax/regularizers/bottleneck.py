@@ -18,6 +18,9 @@ from synscale_jax.scaling._layers import Layer, Path
 REGULARIZERS = "regularizers"
 """The linen collection that modules sow into what a loss needs."""
 
+CODES = "codes"
+"""The linen collection that a bottleneck sows its :class:`Code` into, if it is asked for."""
+
 # Alemi et al. start with little noise: deviations of softplus(−5), about 0.007.
 _OFFSET = 5.0
 
@@ -32,6 +35,18 @@ class BottleneckTerms(NamedTuple):
 
     kl: Array
     log_probabilities: Array
+
+
+class Code(NamedTuple):
+    """The distribution p(z|x) that a bottleneck gives an example, N(μ, diag σ²).
+
+    Attributes:
+      mean: μ, shape ``(batch, features)``.
+      deviation: σ, shape ``(batch, features)``.
+    """
+
+    mean: Array
+    deviation: Array
 
 
 class Bottleneck(nn.Module):
@@ -114,14 +129,16 @@ class Bottleneck(nn.Module):
         """
         mean, spread = jnp.split(self._dense(2 * self.features, "encoder")(x), 2, axis=-1)
         decoder = self._dense(self.classes, "decoder")
+        deviation = jax.nn.softplus(spread - _OFFSET)
+        if not self.is_initializing():  # init would return what is sown, as a variable
+            self.sow(CODES, "code", Code(mean, deviation))
         if not train:
             return decoder(mean)
-        deviation = jax.nn.softplus(spread - _OFFSET)
         shape = (self.samples, *mean.shape)
         noise = jax.random.normal(self.make_rng(self.rng_collection), shape, mean.dtype)
         log_p = jax.nn.log_softmax(decoder(mean[None] + deviation[None] * noise))
         kl = -0.5 + 0.5 * (jnp.square(mean) + jnp.square(deviation)) - jnp.log(deviation)
-        if not self.is_initializing():  # init would return what is sown, as a variable
+        if not self.is_initializing():
             terms = BottleneckTerms(kl.sum(-1), log_p.mean(0))
             self.sow(REGULARIZERS, "bottleneck", terms)
         return logsumexp(log_p, axis=0) - jnp.log(self.samples).astype(log_p.dtype)

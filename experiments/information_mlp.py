@@ -1,0 +1,272 @@
+"""Section IV-C of the paper: the rate curve of an MLP's code, with and without SynScaW, on MNIST.
+
+784-1024-1024-10 with a bottleneck beside its head, whose loss trains the network, too (the paper's
+way). The paper reports one pair of runs: I(Z;X) 55.99 and I(Z;Y) 3.22 without scaling, 28.38 and
+3.19 with it. One point says little, since β alone moves along a curve; here the curve is drawn over
+β, and "compression" is confirmed only if the whole curve drops at equal I(Z;Y) on the test set.
+The paper prints neither β nor N: N = 256 as in Alemi et al.
+
+    python experiments/information_mlp.py              # 4 strengths, 3 seeds, 2 methods: 24 runs
+    python experiments/information_mlp.py --draw       # only the figure of what is there
+
+Start it twice to use two cores; give the same command again to go on after an interruption.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from synscale_jax.analysis.information import rate_at
+from synscale_jax.report import tables
+from synscale_jax.report.collect import Results, collect, finished
+from synscale_jax.report.plots import COLORS, save
+from synscale_jax.report.statistics import Estimate, estimate
+from synscale_jax.training import methods
+from synscale_jax.training.bounds import bounds_measures, with_bounds
+from synscale_jax.training.cells import cells_named
+from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.methods import Method
+from synscale_jax.training.provenance import write_text
+from synscale_jax.training.runs import RunError
+from synscale_jax.training.sweep import run_cells
+from synscale_jax.training.table_settings import PROTOCOLS
+
+PLACE = "head"
+LABELS = {"baseline": "without SynScaW", "synscaw": "with SynScaW"}
+PUBLISHED = {"baseline": (55.99, 3.22, 1.17), "synscaw": (28.38, 3.19, 1.14)}
+LEVELS = 5  # values of I(Z;Y) at which the curves are compared
+Runs = Mapping[str, Sequence[dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class InformationConfig:
+    """Train the paper's MLP with a bottleneck at several strengths and compare rate curves."""
+
+    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    """smoke: 2 epochs of 1000 images; laptop: 24 epochs of all; paper: 200 epochs."""
+    cell: str = "mnist-mlp"
+    """Image set and network."""
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    """β, the weight of the KL."""
+    scaling_rate: float = 0.01
+    """γ of SynScaW."""
+    features: int = 256
+    """N, units of the code."""
+    mode: Literal["joint", "probe"] = "joint"
+    """joint: the bottleneck's loss trains the network, too; probe: it only reads."""
+    examples: int = 10_000
+    """Of each split, for the estimates."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Every strength is trained with each of these seeds."""
+    output: pathlib.Path = pathlib.Path("runs/information_mlp")
+    """Folder of runs, table and figure."""
+    draw: bool = False
+    """Only draw what is there."""
+    restart: bool = False
+    """Begin anew; earlier runs are kept aside."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.strengths)) < 2 or min(self.strengths) < 0:
+            raise ValueError(
+                f"strengths={self.strengths} make no curve: give two or more numbers of 0 or more."
+            )
+        if not self.seeds or self.examples < 2:
+            raise ValueError(
+                f"seeds={self.seeds}, examples={self.examples}: give at least one seed and two "
+                "examples."
+            )
+
+    def names(self) -> list[str]:
+        """Every run without its seed."""
+        return [run_name(method, beta) for method in LABELS for beta in self.strengths]
+
+
+def main(config: InformationConfig) -> None:
+    """Train what is missing, then draw."""
+    folder = config.output / config.preset
+    names = config.names()
+    if not config.draw:
+        run_cells(
+            folder,
+            cells_named([config.cell]),
+            [method(kind, beta, config) for beta in config.strengths for kind in LABELS],
+            config.seeds,
+            lambda cell: PROTOCOLS[config.preset][cell.network],
+            measures=bounds_measures(config.examples),
+            restart=config.restart,
+        )
+    results: Results = collect(folder, [config.cell], names)
+    runs = results[config.cell]
+    done = [run for name in names for run in finished(runs[name]).values()]
+    if not done:
+        raise RunError(f"there is no finished run below {folder}: leave out --draw to train.")
+    draw(runs, config, folder / "information_mlp.png")
+    text = (
+        f"# Rate curves of an MLP on {done[0]['data']['name']}\n\n{table(runs, config)}\n"
+        f"{verdict(runs, config)}\n\n{tables.origin(done[0])}\n"
+    )
+    write_text(folder / "information_mlp.md", text)
+    print(text)
+
+
+def run_name(kind: str, beta: float) -> str:
+    """Name of a run in files."""
+    return f"{kind}-{beta:g}"
+
+
+def method(kind: str, beta: float, config: InformationConfig) -> Method:
+    """A method with the bottleneck at one strength."""
+    plain = methods.baseline() if kind == "baseline" else methods.synscaw(config.scaling_rate)
+    made = with_bounds(plain, (PLACE,), strength=beta, mode=config.mode, features=config.features)
+    name = run_name(kind, beta)
+    return dataclasses.replace(made, name=name, label=name)
+
+
+def point(run: Mapping[str, Any], split: str = "test") -> dict[str, Any]:
+    """What a finished run's bounds say at the end."""
+    return run["measured"]["bounds"][split][PLACE]
+
+
+def table(runs: Runs, config: InformationConfig) -> str:
+    """Each strength in Markdown, mean ± standard deviation over seeds; the paper's pair below."""
+    rows = [(kind, beta) for beta in config.strengths for kind in LABELS]
+    done = [list(finished(runs[run_name(*row)]).values()) for row in rows]
+    columns = {
+        "": [LABELS[kind] for kind, _ in rows],
+        "β": [f"{beta:g}" for _, beta in rows],
+        "seeds": [str(len(found)) for found in done],
+        "error %": [
+            _spread([tables.error(run["final"]["test_accuracy"]) for run in found])
+            for found in done
+        ],
+        "rate, training": [_spread([point(r, "train")["rate"] for r in found]) for found in done],
+    }
+    for heading, key in (
+        ("rate, test", "rate"),
+        ("leave-one-out", "upper"),
+        ("contrastive", "lower"),
+        ("I(Z;Y) ≥, test", "label"),
+    ):
+        columns[heading] = [_spread([point(run)[key] for run in found]) for found in done]
+    for kind, (rate, label, error) in PUBLISHED.items():
+        shown = (f"paper, {LABELS[kind]}", "not printed", "1", error, "", rate, "", "", label)
+        for column, value in zip(columns.values(), shown, strict=True):
+            column.append(str(value))
+    flags = sorted({f"- {flag}" for found in done for run in found for flag in point(run)["flags"]})
+    return (
+        tables.markdown(columns)
+        + f"\nBits; N = {config.features}, 12 samples, {config.mode}, the first "
+        f"{config.examples} examples of each split at most. H(Y) of the test labels: "
+        f"{_entropy(done):.3f}.\n\n" + "\n".join(_shortened(flags)) + "\n"
+    )
+
+
+def _entropy(done: Sequence[Sequence[Mapping[str, Any]]]) -> float:
+    return next(point(run)["label_entropy"] for found in done for run in found)
+
+
+def _shortened(flags: Sequence[str], most: int = 6) -> list[str]:
+    more = len(flags) - most
+    return [*flags[:most], f"- and {more} more of the kind"] if more > 0 else list(flags)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    found = estimate(values)
+    return f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
+
+
+def differences(runs: Runs, config: InformationConfig) -> dict[float, Estimate]:
+    """I(Z;Y) -> rate with SynScaW minus rate without, paired by seed; empty without overlap."""
+    curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {kind: {} for kind in LABELS}
+    for kind in LABELS:
+        by_beta = [finished(runs[run_name(kind, beta)]) for beta in config.strengths]
+        for seed in set.intersection(*map(set, by_beta)):
+            points = [point(found[seed]) for found in by_beta]
+            curves[kind][seed] = ([p["label"] for p in points], [p["rate"] for p in points])
+    seeds = sorted(set.intersection(*(set(curve) for curve in curves.values())))
+    if not seeds:
+        return {}
+    every = [curves[kind][seed][0] for kind in LABELS for seed in seeds]
+    levels = np.linspace(max(map(min, every)), min(map(max, every)), LEVELS)
+    if levels[0] >= levels[-1]:
+        return {}
+    gaps = np.array(
+        [
+            rate_at(*curves["synscaw"][seed], levels) - rate_at(*curves["baseline"][seed], levels)
+            for seed in seeds
+        ]
+    )
+    return {
+        float(level): estimate(gaps[:, index].tolist())
+        for index, level in enumerate(levels)
+        if np.isfinite(gaps[:, index]).all()
+    }
+
+
+def verdict(runs: Runs, config: InformationConfig) -> str:
+    """Whether the whole rate curve drops, in one sentence, and the differences it rests on."""
+    found = differences(runs, config)
+    if not found:
+        return "Cannot tell: no seed has both curves, or they share no value of I(Z;Y)."
+    lines = [
+        f"- at I(Z;Y) = {level:.3f}: {gap.mean:+.2f}"
+        + ("" if gap.low is None else f" ({gap.low:+.2f} to {gap.high:+.2f})")
+        for level, gap in found.items()
+    ]
+    highs = [gap.high for gap in found.values()]
+    if any(high is None for high in highs):
+        said = "Cannot tell from one seed"
+    elif all(high is not None and high < 0 for high in highs):
+        said = "Compression confirmed: the whole curve drops"
+    else:
+        said = "Compression not confirmed: the curve does not drop everywhere beyond chance"
+    return f"{said}. Rate with SynScaW minus without (95 % interval):\n\n" + "\n".join(lines)
+
+
+def draw(runs: Runs, config: InformationConfig, path: pathlib.Path) -> Any:
+    """Rate against label information, one line a seed, the paper's pair as crosses."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, split in zip(figure.subplots(1, 2), ("train", "test"), strict=True):
+        for kind, label in LABELS.items():
+            for index, seed in enumerate(config.seeds):
+                points = [
+                    point(found[seed], split)
+                    for beta in config.strengths
+                    if seed in (found := finished(runs[run_name(kind, beta)]))
+                ]
+                axes.plot(
+                    [p["label"] for p in points],
+                    [p["rate"] for p in points],
+                    "o-",
+                    ms=4,
+                    lw=1.2,
+                    color=COLORS[kind],
+                    label=label if index == 0 else None,
+                )
+            rate, bits, _ = PUBLISHED[kind]
+            axes.plot(bits, rate, "x", color=COLORS[kind], ms=8, label=f"paper, {label}")
+        axes.set_yscale("log")
+        axes.set(xlabel="I(Z;Y) ≥ (bits)", ylabel="rate ≥ I(Z;X) (bits)")
+        axes.set_title("training examples" if split == "train" else "test examples")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    save(figure, path)
+    return figure
+
+
+if __name__ == "__main__":
+    presets = {
+        "smoke": InformationConfig(
+            preset="smoke", strengths=(1e-3, 1e-1), seeds=(0, 1), examples=300, features=32
+        ),
+        "laptop": InformationConfig(),
+        "paper": InformationConfig(preset="paper"),
+    }
+    run_experiment(main, InformationConfig, presets)
