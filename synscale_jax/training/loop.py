@@ -377,20 +377,29 @@ def _first_bad(program: Program, state: TrainState) -> str:
 
 def _identity(program: Program, seed: int) -> dict[str, Any]:
     """What makes a run this run and no other."""
-    model, settings = program.model, {}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name in ("dtype", "param_dtype"):
-            settings[field.name] = jnp.dtype(value).name
-        elif isinstance(value, str | int | float | bool | tuple | list) and field.name != "name":
-            settings[field.name] = value
     return {
-        "model": {"kind": type(model).__name__, **settings},
+        "model": _described(program.model),
         "method": {"name": program.method.name, **program.method.settings},
         "config": dataclasses.asdict(program.config),
         "seed": seed,
         "data": {"name": program.data_name, "hash": program.data_hash},
     }
+
+
+def _described(model: Any) -> dict[str, Any]:
+    """Kind and settings of a linen module, those of a module that it wraps within."""
+    settings: dict[str, Any] = {"kind": type(model).__name__}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in ("dtype", "param_dtype"):
+            settings[field.name] = jnp.dtype(value).name
+        elif field.name in ("name", "parent"):
+            continue
+        elif isinstance(value, str | int | float | bool | tuple | list):
+            settings[field.name] = value
+        elif dataclasses.is_dataclass(value) and hasattr(value, "layer_table"):
+            settings[field.name] = _described(value)
+    return settings
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
