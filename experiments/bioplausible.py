@@ -79,7 +79,7 @@ class Config:
         few = self.data == "cifar10" and self.preset == "laptop"
         units = UnitsConfig(self.units or (400 if few else 2000), self.unit_epochs)
         if smoke:
-            units = dataclasses.replace(units, units=self.units or 100, epochs=10, batch=500)
+            units = dataclasses.replace(units, units=self.units or 100, epochs=60, batch=250)
         return Study(
             folder,
             self.data,

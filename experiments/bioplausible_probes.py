@@ -1,0 +1,273 @@
+"""What the comparison's learners do under attack, what their hidden layers hold, and homeostasis.
+
+    python experiments/bioplausible_probes.py --preset smoke    # after the comparison's own smoke
+    python experiments/bioplausible_probes.py                   # after bioplausible.py
+
+Needs the runs of ``experiments/bioplausible.py`` (``--runs``). Three probes:
+
+attack   accuracy against ε of x + ε sign(∂L/∂x), for the CNN and competing units with their
+         published loss and on the output before tanh, and the share of images whose gradient is
+         exactly zero: such an image is never attacked, however weak the network.
+tsne     500 test images in the hidden layer of the CNN and of the competing units.
+synscaw  SynScaW on top of each rule where a layer has an activity to regulate: does homeostasis
+         help local learning?
+
+Give the command again to go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import bioplausible_report
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from synscale_jax.models.convnet import SIMPLE, SIMPLE_CIFAR, DropoutCNN
+from synscale_jax.plasticity import power_activation, power_readout
+from synscale_jax.report.plots import save
+from synscale_jax.report.tables import markdown
+from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.plasticity_jobs import Study, run_study, units_folder
+from synscale_jax.training.plasticity_runs import load_arrays, load_variables
+from synscale_jax.training.plasticity_studies import GROUPS, with_scaling
+from synscale_jax.training.provenance import provenance, write_json, write_text
+from synscale_jax.training.runs import RunError
+
+EPSILONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+PRINTED = {
+    "CNN": (97.82, 92.75, 80.82, 61.05, 35.91, 15.50, 5.66),
+    "competing units, published loss": (96.64, 71.78, 32.14, 26.22, 26.09, 26.09, 26.09),
+}
+SCALED = ("units_3fc", "units_3fa", "cnn", "fcn_relu", "oja_clean", "hebb_clean", "gupta_clean",
+          "mlp_backprop", "mlp_alignment", "mlp_direct")  # fmt: skip
+Attacked = tuple[Callable[[Array], Array], Callable[[Array], Array]]
+"""Pixels -> scores that decide, and pixels -> what the loss is taken of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Probe what the comparison has trained."""
+
+    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    """Which runs: those of the comparison's preset."""
+    data: Literal["mnist", "cifar10"] = "mnist"
+    """Image set."""
+    probes: tuple[Literal["attack", "tsne", "synscaw"], ...] = ("attack", "tsne", "synscaw")
+    """Which probes."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the runs."""
+    scaling_rate: float = 0.01
+    """γ of SynScaW."""
+    images: int = 10000
+    """Test images attacked."""
+    runs: pathlib.Path | None = None
+    """Folder of the comparison's runs; by default where it puts them."""
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or not self.seeds or self.scaling_rate <= 0:
+            raise ValueError("use one or more images and seeds, and a scaling rate above 0.")
+
+
+PRESETS = {
+    "smoke": Config(preset="smoke", seeds=(0,), images=200),
+    "laptop": Config(),
+    "paper": Config(preset="paper", seeds=(0, 1, 2, 3, 4)),
+}
+
+
+def study_of(config: Config) -> Study:
+    """The comparison's study."""
+    import bioplausible
+
+    runs = config.runs or pathlib.Path("runs") / f"bioplausible-{config.preset}" / config.data
+    comparison = dataclasses.replace(
+        bioplausible.PRESETS[config.preset], data=config.data, seeds=config.seeds, output=runs
+    )
+    return comparison.study()
+
+
+def cnn(study: Study, seed: int) -> Attacked:
+    """The CNN trained by Adam, or by SGD where that is all there is."""
+    name, signed = "simple_cnn_adam", False
+    if not (study.folder / name / f"seed{seed}" / "params.npz").exists():
+        name, signed = "simple_cnn", True
+    variables = load_variables(_needed(study.folder / name / f"seed{seed}"))
+    model = DropoutCNN(SIMPLE if study.data == "mnist" else SIMPLE_CIFAR, study.size.classes)
+
+    def scores(pixels: Array) -> Array:
+        return jnp.asarray(model.apply(variables, 2 * pixels - 1 if signed else pixels))
+
+    return scores, lambda pixels: jax.nn.log_softmax(scores(pixels))
+
+
+def power_units(study: Study, seed: int, *, published: bool) -> Attacked:
+    """Competing units and their readout; attacked through the tanh as published, or before it."""
+    weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
+    head = load_variables(_needed(study.folder / "units_clean" / f"seed{seed}"))
+    kernel, units = jnp.asarray(head["params"]["head"]["kernel"]), jnp.asarray(weights)
+
+    def drive(pixels: Array) -> Array:
+        return power_activation(pixels.reshape(len(pixels), -1) @ units, 4.5) @ kernel
+
+    if published:  # the likelihood of a tanh, which has no logarithm
+        return drive, lambda pixels: power_readout(drive(pixels))
+    return drive, lambda pixels: jax.nn.log_softmax(0.01 * drive(pixels))
+
+
+def _needed(folder: pathlib.Path) -> pathlib.Path:
+    if not (folder / "result.json").exists():
+        raise RunError(f"{folder} is not finished: run experiments/bioplausible.py first.")
+    return folder
+
+
+def attack(attacked: Attacked, images: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
+    """Accuracy in % under each ε, and the share of images whose gradient is exactly zero."""
+    scores, losses = attacked
+
+    @jax.jit
+    def one(pixels: Array, labels: Array) -> tuple[Array, Array]:
+        def loss(pixels: Array) -> Array:
+            return -jnp.take_along_axis(losses(pixels), labels[:, None], 1).sum()
+
+        slope = jax.grad(loss)(pixels)
+        right = [
+            scores(jnp.clip(pixels + epsilon * jnp.sign(slope), 0, 1)).argmax(-1) == labels
+            for epsilon in EPSILONS
+        ]
+        # Only what is right at first is attacked, as published.
+        kept = jnp.stack([each & right[0] for each in right])
+        return kept, ~jnp.any(slope.reshape(len(pixels), -1) != 0, -1)
+
+    parts = [
+        one(jnp.asarray(images[i : i + 500], jnp.float32) / 255, jnp.asarray(labels[i : i + 500]))
+        for i in range(0, len(images), 500)
+    ]
+    kept = np.concatenate([np.asarray(part[0]) for part in parts], 1)
+    zero = np.concatenate([np.asarray(part[1]) for part in parts])
+    return {"accuracy": (100 * kept.mean(1)).tolist(), "zero_gradients": [float(zero.mean())]}
+
+
+def attack_all(config: Config, study: Study) -> str:
+    """Attack each network with each seed; write and return the table."""
+    victims = {
+        "CNN": cnn,
+        "competing units, published loss": lambda s, k: power_units(s, k, published=True),
+        "competing units, before tanh": lambda s, k: power_units(s, k, published=False),
+    }
+    test = study.images.test
+    images, labels = test.images[: config.images], test.labels[: config.images]
+    results = {
+        name: [attack(make(study, seed), images, labels) for seed in config.seeds]
+        for name, make in victims.items()
+    }
+    folder = study.folder / "probes"
+    write_json(folder / "attack.json", {"results": results, "epsilons": EPSILONS, **provenance()})
+    columns: dict[str, list[str]] = {"network": [], "": []}
+    columns |= {f"ε = {epsilon:g}": [] for epsilon in EPSILONS} | {"zero gradients": []}
+    for name, runs in results.items():
+        ours = np.array([run["accuracy"] for run in runs])
+        zero = np.mean([run["zero_gradients"] for run in runs])
+        _line(columns, name, "ours", [bioplausible_report.spread(c) for c in ours.T], f"{zero:.1%}")
+        if study.data == "mnist" and name in PRINTED:
+            _line(columns, name, "printed", [f"{value:.2f}" for value in PRINTED[name]], "")
+    attack_figure(results, folder / "attack.png")
+    return f"## Accuracy in % under attack\n\n{markdown(columns)}\n![Attack](attack.png)\n"
+
+
+def _line(
+    columns: dict[str, list[str]], name: str, whose: str, cells: list[str], last: str
+) -> None:
+    for column, value in zip(columns.values(), [name, whose, *cells, last], strict=True):
+        column.append(value)
+
+
+def attack_figure(results: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
+    """Accuracy against ε."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, runs in results.items():
+        values = np.array([run["accuracy"] for run in runs])
+        (line,) = axes.plot(EPSILONS, values.mean(0), "o-", label=name)
+        axes.fill_between(
+            EPSILONS, values.min(0), values.max(0), color=line.get_color(), alpha=0.15
+        )
+    axes.set_xlabel("ε")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="upper right")
+    save(figure, path)
+
+
+def tsne_figure(config: Config, study: Study) -> str:
+    """t-SNE of 500 test images: pixels, and the response of competing units."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from sklearn.manifold import TSNE
+
+    seed = config.seeds[0]
+    weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
+    images, labels = study.images.test.images[:500], study.images.test.labels[:500]
+    pixels = images.reshape(len(images), -1) / 255
+    layers = {"pixels": pixels, "competing units": np.maximum(pixels @ weights, 0)}
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, 2), layers.items(), strict=True):
+        points = TSNE(perplexity=30, init="pca", random_state=0).fit_transform(values)
+        axes.scatter(*points.T, s=0)
+        for point, label in zip(points, labels, strict=True):
+            color = colormaps["rainbow"](label / 9)
+            axes.text(*point, str(label), color=color, fontsize=7, ha="center", va="center")
+        axes.set_title(name)
+        axes.set_axis_off()
+    save(figure, study.folder / "probes" / "tsne.png")
+    return "## t-SNE of 500 test images\n\n![t-SNE](tsne.png)\n"
+
+
+def scaling_table(config: Config, study: Study) -> str:
+    """Every rule with SynScaW on top beside the same without."""
+    rows = [row for group in GROUPS.values() for row in group() if row.name in SCALED]
+    rows = [row for row in rows if (study.folder / row.name / "seed0" / "result.json").exists()]
+    run_study(study, rows, lambda learner: with_scaling(learner, config.scaling_rate))
+    columns: dict[str, list[str]] = {
+        name: [] for name in ("learner", "seeds", "accuracy %", "with SynScaW %", "difference")
+    }
+    for row in rows:
+        plain, scaled = (
+            {run["seed"]: 100 * run["final"]["test_accuracy"]
+             for run in bioplausible_report.read_runs(study.folder / name)}
+            for name in (row.name, f"{row.name}_synscaw")
+        )  # fmt: skip
+        seeds = sorted(plain.keys() & scaled.keys())
+        if not seeds:
+            continue
+        pairs = [(plain[seed], scaled[seed], scaled[seed] - plain[seed]) for seed in seeds]
+        cells = [bioplausible_report.spread(values) for values in zip(*pairs, strict=True)]
+        for column, cell in zip(
+            columns.values(), [f"{row.label} ({row.kind})", str(len(seeds)), *cells], strict=True
+        ):
+            column.append(cell)
+    note = f"γ = {config.scaling_rate:g}; ± is the deviation over seeds, differences by seed.\n"
+    return f"## SynScaW on top of each rule\n\n{markdown(columns)}\n\n{note}"
+
+
+def main(config: Config) -> None:
+    """Probe, write and print."""
+    study = study_of(config)
+    made = {"attack": attack_all, "tsne": tsne_figure, "synscaw": scaling_table}
+    parts = [made[probe](config, study) for probe in config.probes]
+    text = "\n".join([f"# Probes, {study.data}\n", *parts])
+    write_text(study.folder / "probes" / "README.md", text)
+    print(text)
+    print(json.dumps(provenance()["versions"]))
+
+
+if __name__ == "__main__":
+    run_experiment(main, Config, PRESETS)
