@@ -1,0 +1,279 @@
+"""Table V's rows of sequences: IMDB and sequential MNIST with GRU and LSTM, and the Bonn EEG."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from synscale_jax.analysis.significance import Interval, verdict
+from synscale_jax.data import DataNotAvailable, ImageSet, Split, load_images, load_imdb
+from synscale_jax.data.eeg import load_eeg, standardised, test_windows, training_windows
+from synscale_jax.models import FrequencyDecompositionNetwork, RecurrentClassifier
+from synscale_jax.report.collect import finished
+from synscale_jax.report.statistics import Estimate, estimate
+from synscale_jax.training.config import TrainConfig
+from synscale_jax.training.folds import FoldConfig
+from synscale_jax.training.program import Program
+from synscale_jax.training.runs import RunError
+from synscale_jax.training.sweep import Job, run_jobs
+from synscale_jax.training.table5 import METHODS, table5_methods
+
+EEG = "epileptic_seizure"
+EEG_FOLDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceSettings:
+    """What the paper does not print about its recurrent networks; all of it is ours."""
+
+    hidden: int = 128
+    """Units of a recurrent layer."""
+    layers: int = 1
+    """Recurrent layers."""
+    embedding: int = 128
+    """Width of the embedding of words."""
+    vocabulary: int = 20_000
+    """Words that have a number, the most frequent first."""
+    length: int = 200
+    """Words of a review that are read, its first ones."""
+
+
+class SequenceRow(NamedTuple):
+    """A row of sequences.
+
+    Attributes:
+      label: what the paper calls it.
+      data: ``"imdb"``, ``"mnist"`` or ``"epileptic_seizure"``.
+      cell: of the recurrent network; empty for the EEG, which has a network of its own.
+      published: method -> the paper's accuracy in percent.
+    """
+
+    label: str
+    data: str
+    cell: str
+    published: Mapping[str, float]
+
+
+def _published(*accuracies: float) -> Mapping[str, float]:
+    return MappingProxyType(dict(zip(METHODS, accuracies, strict=True)))
+
+
+SEQUENCE_ROWS: Mapping[str, SequenceRow] = MappingProxyType(
+    {
+        "imdb_gru": SequenceRow(
+            "IMDB GRU", "imdb", "gru", _published(82.26, 80.76, 82.76, 82.98, 82.32)
+        ),
+        "imdb_lstm": SequenceRow(
+            "IMDB LSTM", "imdb", "lstm", _published(87.57, 84.39, 86.01, 88.05, 87.60)
+        ),
+        "mnist_gru": SequenceRow(
+            "seq. MNIST GRU", "mnist", "gru", _published(98.32, 97.62, 98.14, 98.49, 98.37)
+        ),
+        "mnist_lstm": SequenceRow(
+            "seq. MNIST LSTM", "mnist", "lstm", _published(98.83, 98.53, 98.91, 98.90, 98.83)
+        ),
+        EEG: SequenceRow(
+            "Epileptic seizure", EEG, "", _published(89.55, 38.50, 89.45, 90.00, 89.70)
+        ),
+    }
+)
+"""Row name -> the row."""
+
+
+class SequenceProgram(Program):
+    """A :class:`~synscale_jax.training.program.Program` for words and for signals."""
+
+    def pixels(self, images: Any) -> Array:
+        """Words and signals as they are; images in [0, 1]."""
+        if images.dtype in (np.int32, np.float32):
+            return jnp.asarray(images)
+        return super().pixels(images)
+
+
+def sequence_data(row: SequenceRow, settings: SequenceSettings) -> ImageSet:
+    """The sequences of a row, in the form that the trainer of images takes.
+
+    Raises:
+      RunError: in one sentence, if they cannot be had.
+    """
+    try:
+        if row.data == EEG:
+            return eeg_fold(0)
+        if row.data == "imdb":
+            return load_imdb(vocabulary=settings.vocabulary, length=settings.length)
+        return load_images(row.data)
+    except DataNotAvailable as error:
+        raise RunError(str(error)) from error
+
+
+def eeg_fold(fold: int, *, seed: int = 0) -> ImageSet:
+    """A fold of the EEG by segment: overlapping windows to train on, four windows a test segment.
+
+    No window straddles segments, and no segment is on both sides. Signals are scaled by mean and
+    deviation of the training windows.
+
+    Args:
+      fold: which of the ten.
+      seed: of the partition.
+    """
+    segments = load_eeg()
+    order = np.random.default_rng(seed).permutation(len(segments.labels))
+    held = np.sort(np.array_split(order, EEG_FOLDS)[fold])
+    train = training_windows(segments, np.setdiff1d(order, held))
+    test = test_windows(segments, held)
+    shuffled = np.random.default_rng(seed).permutation(len(train.labels))
+    splits = (
+        Split(standardised(train.inputs, train.inputs)[shuffled], train.labels[shuffled]),
+        Split(standardised(test.inputs, train.inputs), test.labels),
+    )
+    digest = hashlib.sha256(b"".join(array.tobytes() for split in splits for array in split))
+    return ImageSet(f"{EEG}-fold{fold}", *splits, segments.class_names, digest.hexdigest())
+
+
+def sequence_model(row: SequenceRow, settings: SequenceSettings, classes: int) -> Any:
+    """The network of a row."""
+    if row.data == EEG:
+        return FrequencyDecompositionNetwork(classes)
+    # Numbers below 2 are padding and unknown words.
+    words = settings.vocabulary + 2 if row.data == "imdb" else None
+    return RecurrentClassifier(
+        row.cell,  # pyright: ignore[reportArgumentType]
+        classes,
+        hidden=settings.hidden,
+        layers=settings.layers,
+        vocabulary=words,
+        embedding=settings.embedding,
+    )
+
+
+def run_sequences(
+    folder: pathlib.Path,
+    rows: Sequence[str],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    train: TrainConfig,
+    settings: SequenceSettings,
+    *,
+    restart: bool = False,
+) -> list[Job]:
+    """Train every row with every method and seed in ``<folder>/<row>/<method>/seed<k>``.
+
+    Returns:
+      What other processes were doing, see :func:`~synscale_jax.training.sweep.run_jobs`.
+
+    Raises:
+      RunError: if data cannot be had or a run cannot be done.
+    """
+    decays = FoldConfig(
+        learning_rate=train.learning_rate, decay=train.decay, decay_epochs=train.decay_epochs
+    )
+    programs: dict[str, Callable[[], SequenceProgram]] = {}
+    jobs = []
+    for name in rows:
+        row = SEQUENCE_ROWS[name]
+        data = functools.cache(functools.partial(sequence_data, row, settings))
+        for method in table5_methods(decays, names):
+            programs[f"{name}/{method.name}"] = functools.partial(
+                _program, row, method, train, settings, data
+            )
+        jobs += [
+            Job(f"{name}/{method}", seed, folder / name / method / f"seed{seed}")
+            for seed in seeds
+            for method in names
+        ]
+    return run_jobs(jobs, programs, restart=restart)
+
+
+def _program(
+    row: SequenceRow,
+    method: Any,
+    train: TrainConfig,
+    settings: SequenceSettings,
+    data: Callable[[], ImageSet],
+) -> SequenceProgram:
+    found = data()
+    model = sequence_model(row, settings, found.num_classes)
+    try:
+        return SequenceProgram(model, method, train, found)
+    except ValueError as error:
+        raise RunError(f"{row.label}, {method.label}: {error}") from error
+
+
+def sequence_table(
+    column: Mapping[str, Sequence[dict[str, Any]]],
+    row: SequenceRow,
+    labels: Mapping[str, str],
+    *,
+    comparable: bool,
+) -> dict[str, list[str]]:
+    """One row of sequences: heading -> one cell a method.
+
+    The difference and the verdict are of the best epoch on the test set, as the paper's figure is.
+    """
+    base = finished(column.get("baseline", ()))
+    lines = []
+    for method, runs in column.items():
+        done = finished(runs)
+        if not runs:
+            continue
+        best = {seed: _best(run, "test", "test") for seed, run in done.items()}
+        gaps = [best[s] - _best(base[s], "test", "test") for s in done if s in base]
+        gap = estimate(gaps) if gaps and method != "baseline" else None
+        printed = row.published[method] - row.published["baseline"]
+        lines.append(
+            {
+                "method": labels[method],
+                "seeds": str(len(done)),
+                "diverged": str(len(runs) - len(done)) if len(runs) > len(done) else "",
+                "last epoch": _spread([100 * r["final"]["test_accuracy"] for r in done.values()]),
+                "best on validation": _spread(
+                    [_best(r, "validation", "test") for r in done.values()]
+                ),
+                "best on test (optimistic)": _spread(list(best.values())),
+                "published": f"{row.published[method]:.2f}",
+                "Δ best on test [95 %]": _interval(gap),
+                "published Δ": "" if method == "baseline" else f"{printed:+.2f}",
+                "verdict": ""
+                if method == "baseline"
+                else verdict(_as_interval(gap), printed, rounding=0.01, comparable=comparable),
+            }
+        )
+    headings = [name for name in lines[0] if any(line[name] for line in lines)]
+    return {name: [line[name] for line in lines] for name in headings}
+
+
+def _best(run: Mapping[str, Any], chosen_on: str, of: str) -> float:
+    """Accuracy in percent of the epoch that is best on a split; nan without that split."""
+    key = f"{chosen_on}_accuracy"
+    if key not in run["history"][0]:
+        return float("nan")
+    return 100 * max(run["history"], key=lambda line: line[key])[f"{of}_accuracy"]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values or np.isnan(values).any():
+        return ""
+    found = estimate(values)
+    return f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
+
+
+def _interval(gap: Estimate | None) -> str:
+    if gap is None:
+        return ""
+    ends = "" if gap.low is None else f" [{gap.low:+.2f}, {gap.high:+.2f}]"
+    return f"{gap.mean:+.2f}{ends}"
+
+
+def _as_interval(gap: Estimate | None) -> Interval | None:
+    if gap is None or gap.low is None or gap.high is None:
+        return None
+    return Interval(gap.mean, gap.low, gap.high)
