@@ -67,8 +67,8 @@ def mnist_tables(results: Sequence[Mapping[str, Any]], *, smoke: bool) -> str:
     if not smoke and set(modes) == set(LABELS):
         text += "\n## What was to come out\n\n" + markdown(criteria(results))
     return (
-        f"{text}\nTraining took {min(seconds):.0f} to {max(seconds):.0f} s a seed and mode on one "
-        f"core that other work shared (`{first['engine']}` path). "
+        f"{text}\nTraining took {min(seconds):.0f} s a seed and mode on a core to itself "
+        f"(`{first['engine']}` path), and longer where other work shared the machine. "
         f"jax {origin['versions']['jax']}, {origin['cpu']}, commit {origin['commit']}: "
         f"`python experiments/{origin['command']}`\n"
     )
