@@ -135,7 +135,7 @@ def _with_feedback(module: Any, product: Product, x: Array, shape: tuple[int, ..
     feedback = module.variable(
         FEEDBACK, "kernel", lambda: module.feedback_init(module.make_rng("params"), shape)
     )
-    y = _aligned(product, x, kernel, jax.lax.stop_gradient(feedback.value))
+    y: Any = _aligned(product, x, kernel, jax.lax.stop_gradient(feedback.value))
     if not module.use_bias:
         return y
     bias = module.param("bias", module.bias_init, (module.features,))
@@ -321,9 +321,10 @@ def alignment_angles(ours: Any, exact: Any) -> dict[str, Array]:
         cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
         return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))
 
-    exact_leaves = flatten_dict(exact)
+    exact_leaves: dict[Any, Any] = flatten_dict(exact)
+    our_leaves: dict[Any, Any] = flatten_dict(ours)
     return {
         "/".join(path[:-1]): angle(leaf.ravel(), exact_leaves[path].ravel())
-        for path, leaf in flatten_dict(ours).items()
+        for path, leaf in our_leaves.items()
         if path[-1] == "kernel"
     }

@@ -11,7 +11,14 @@ import optax
 from jax import Array
 
 from synscale_jax.plasticity._rule import PlasticityRule
-from synscale_jax.scaling._layers import Layer, is_hole, layers_from_names, leaves_by_path, path_of
+from synscale_jax.scaling._layers import (
+    Layer,
+    Path,
+    is_hole,
+    layers_from_names,
+    leaves_by_path,
+    path_of,
+)
 
 MISSING = (
     "local_learning needs what entered its layers{also}: call `optimizer.update(grads, state, "
@@ -125,7 +132,9 @@ def local_learning(
             return jax.tree.map(jnp.zeros_like, shapes), dict(state.rules)
 
         changes, states = learn() if when is None else jax.lax.cond(when(state.count), learn, rest)
-        by_path = {(*layer.path, layer.kernel): changes[name] for name, (layer, _) in table.items()}
+        by_path: dict[Path, Array] = {
+            (*layer.path, layer.kernel): changes[name] for name, (layer, _) in table.items()
+        }
 
         def add(key_path: Any, update: Any) -> Any:
             change = by_path.get(path_of(key_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -94,8 +95,8 @@ def krotov_hopfield(
         winner, other = _first_and_ranked(currents, rank)
         change, pull = jax.lax.platform_dependent(
             x, currents, winner, other,
-            cpu=lambda *of: _summed_rows(*of, anti_hebbian),
-            default=lambda *of: _products(*of, anti_hebbian),
+            cpu=partial(_summed_rows, anti_hebbian),
+            default=partial(_products, anti_hebbian),
         )  # fmt: skip
         change = change - wide * pull[None, :]
         scale = rate_at(learning_rate, state.count) / jnp.maximum(jnp.abs(change).max(), precision)
@@ -201,7 +202,7 @@ def _first_and_ranked(currents: Array, rank: int) -> tuple[Array, Array]:
 
 
 def _summed_rows(
-    x: Array, currents: Array, winner: Array, other: Array, strength: float
+    strength: float, x: Array, currents: Array, winner: Array, other: Array
 ) -> tuple[Array, Array]:
     """xᵀ g and the sum of g I, g having two entries an example: additions of rows."""
     (size, inputs), units = x.shape, currents.shape[1]
@@ -212,7 +213,7 @@ def _summed_rows(
 
 
 def _products(
-    x: Array, currents: Array, winner: Array, other: Array, strength: float
+    strength: float, x: Array, currents: Array, winner: Array, other: Array
 ) -> tuple[Array, Array]:
     """The same as a product of matrices, whose order of summation is the same in every run."""
     unit = jnp.arange(currents.shape[1])[None, :]

@@ -336,7 +336,8 @@ class LearnerProgram:
 
         if local_only:
             loss, (correct, seen) = loss_fn(state.params)
-            updates, gradient = optax.tree.zeros_like(state.params), state.gradient
+            updates: Any = optax.tree.zeros_like(state.params)
+            gradient = state.gradient
         else:
             (loss, (correct, seen)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
             updates, gradient = self._optimizer.update(grads, state.gradient, state.params)

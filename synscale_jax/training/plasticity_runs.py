@@ -144,7 +144,8 @@ def _resumed(
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Write an npz file under a temporary name and rename it: whole or not at all."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
+    held: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez(buffer, **held)
     scratch = path.with_suffix(".npz.partial")
     scratch.write_bytes(buffer.getvalue())
     os.replace(scratch, path)

@@ -53,7 +53,7 @@ class UnitsConfig:
     def rule(self, steps_per_epoch: int) -> Any:
         """The rule with these settings, its rate falling once an epoch."""
 
-        def rate(count: Array) -> Array:
+        def rate(count: Any) -> Any:
             return self.learning_rate * (1 - (count // steps_per_epoch) / self.epochs)
 
         return krotov_hopfield(
@@ -141,21 +141,25 @@ def train_units(
             weights, done, seconds = saved["weights"], int(saved["done"]), float(saved["seconds"])
         if weights is None:
             weights = initial_units(for_weights, int(np.prod(images.shape[1:])), config.units)
-        weights, images, last = jnp.asarray(weights), jnp.asarray(images), time.perf_counter()
+        weights, on_device, last = jnp.asarray(weights), jnp.asarray(images), time.perf_counter()
         with Signals() as signals:
             while done < config.epochs:
                 begin = time.perf_counter()
-                weights = units_epoch(config, weights, images, for_order, np.int32(done))
+                weights = units_epoch(config, weights, on_device, for_order, np.int32(done))
                 weights.block_until_ready()
                 seconds += time.perf_counter() - begin
                 done += 1
-                stop = signals.received is not None
-                if stop or done == config.epochs or time.perf_counter() - last > SAVE_EVERY:
+                number = signals.received
+                if (
+                    number is not None
+                    or done == config.epochs
+                    or time.perf_counter() - last > SAVE_EVERY
+                ):
                     save_arrays(path, {"weights": weights, "done": done, "seconds": seconds})
                     last = time.perf_counter()
                     say(f"units/{folder.name}: epoch {done} of {config.epochs}, {seconds:.0f} s")
-                if stop and done < config.epochs:
-                    raise Interrupted(128 + signals.received)
+                if number is not None and done < config.epochs:
+                    raise Interrupted(128 + number)
         norms = np.sum(np.abs(np.asarray(weights)) ** config.lebesgue_norm, 0)
         write_json(
             result,

@@ -197,7 +197,8 @@ def export(name: str, params: Any, card: Mapping[str, Any], folder: pathlib.Path
         raise ValueError(f"the zoo has no place for {name!r}: use one of {', '.join(ENTRIES)}.")
     entry = ENTRIES[name]
     image = jax.ShapeDtypeStruct((1, *SHAPES[entry.data]), jnp.float32)
-    wanted = flatten_dict(jax.eval_shape(entry.model.init, jax.random.key(0), image)["params"])
+    shapes = jax.eval_shape(entry.model.init, jax.random.key(0), image)["params"]
+    wanted: dict[Any, Any] = flatten_dict(shapes)
     flat = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(params).items()}
     if {path: leaf.shape for path, leaf in flat.items()} != {p: w.shape for p, w in wanted.items()}:
         raise ValueError(f"these parameters are not those of {name}: {sorted(flat)}.")

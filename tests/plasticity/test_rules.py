@@ -157,8 +157,8 @@ def test_both_summations_agree():
     currents = x @ weights
     ranked = module._first_and_ranked(currents, 3)
     for a, b in zip(
-        module._summed_rows(x, currents, *ranked, 0.3),
-        module._products(x, currents, *ranked, 0.3),
+        module._summed_rows(0.3, x, currents, *ranked),
+        module._products(0.3, x, currents, *ranked),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
