@@ -182,7 +182,7 @@ def main() -> None:
         result["rows"][f"evaluation, Brian 2, {target}"] = row
     order = sorted(result["rows"], key=lambda name: (name[0] != "t", "Brian" in name))
     result["rows"] = {name: result["rows"][name] for name in order}
-    result["provenance"] = provenance()
+    result["provenance"] = {**provenance(), "command": "spiking.py"}  # not where Brian lies
     result["data_hash"] = data.data_hash
     write_json(path, result)
     text = tables(result["rows"]) + origin(result)

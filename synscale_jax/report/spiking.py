@@ -347,7 +347,7 @@ def spike_bars(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None
     axes.set_yscale("symlog", linthresh=10)
     axes.set(xticks=range(len(SETS)), xticklabels=SETS, ylabel="spikes of 1500 images")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     save_figure(figure, path)
 
 
@@ -381,7 +381,7 @@ def rasters(
         begin = 0.0
         for name, part in parts.items():
             upper.axvline(begin, color="gray", lw=0.5)
-            upper.text(begin, fired.shape[1], f" {name}", fontsize=7, va="bottom")
+            upper.text(begin, fired.shape[1] + 2, f" {name}", fontsize=6.5)
             begin += len(part) * dt / 1000
         upper.set_title(LABELS[mode], pad=14)
         lower.set_xlabel("time (s)")

@@ -18,7 +18,7 @@ from synscale_jax.spiking import encoding, protocol
 from synscale_jax.spiking.batched import count_spikes_batched
 from synscale_jax.spiking.network import Network, NetworkState, initial_state
 
-NAMES = ("mnist_three", "mnist_ten")
+NAMES = ("mnist_three",)
 _KEPT = ("inputs", "classes", "neurons_per_class", "others_rate", "dt", "decay", "decay_time")
 
 
@@ -65,11 +65,11 @@ class Pretrained:
         return labels[0] if one else labels
 
 
-def load_pretrained(name: str = "mnist_ten") -> Pretrained:
+def load_pretrained(name: str = "mnist_three") -> Pretrained:
     """Load a network that comes with the package; its card is docs/spiking.md.
 
     Args:
-      name: ``"mnist_three"``, digits 7, 4 and 6, or ``"mnist_ten"``, all of them.
+      name: ``"mnist_three"``, digits 7, 4 and 6.
 
     Returns:
       The network, with :meth:`Pretrained.predict`.
@@ -79,8 +79,8 @@ def load_pretrained(name: str = "mnist_ten") -> Pretrained:
 
     Examples:
       >>> from synscale_jax import spiking
-      >>> seven = spiking.load_pretrained("mnist_three")
-      >>> seven.classes, seven.state.weights.shape
+      >>> trained = spiking.load_pretrained("mnist_three")
+      >>> trained.classes, trained.state.weights.shape
       ((7, 4, 6), (784, 30))
     """
     if name not in NAMES:

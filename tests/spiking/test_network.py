@@ -205,9 +205,7 @@ def test_batched_spikes_equal_the_plain_step_on_the_same_input():
 def test_nothing_is_lost_to_nan_under_ten_times_the_drive(native):
     rates, slots = pictures()
     state = spiking.initial_state(PICTURES, jax.random.key(0))
-    state, _ = spiking.train(
-        PICTURES, state, rates * 10, slots, jax.random.key(1), native=native
-    )
+    state, _ = spiking.train(PICTURES, state, rates * 10, slots, jax.random.key(1), native=native)
     leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32]
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
     assert float(state.weights.min()) >= 0 and float(state.weights.max()) <= np.float32(0.05)
