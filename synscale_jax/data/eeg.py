@@ -68,7 +68,7 @@ def training_windows(segments: Segments, chosen: Int[ndarray, " segments"]) -> W
     return _windows(segments, chosen, np.arange(0, segments.signals.shape[1] - WINDOW + 1, STRIDE))
 
 
-def test_windows(segments: Segments, chosen: Int[ndarray, " segments"]) -> Windows:
+def evaluation_windows(segments: Segments, chosen: Int[ndarray, " segments"]) -> Windows:
     """Four windows a segment, one from the middle of each of its four chunks.
 
     The paper evaluates four chunks separately and does not say how a chunk of 1024 samples enters a

@@ -29,11 +29,11 @@ class _Dilated(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(0.5**0.5), shape)
         bias = self.param("bias", nn.initializers.zeros, (DILATIONS, CHANNELS))
         start = STRIDE * jnp.arange(LENGTH)
-        late = x[:, start + jnp.arange(1, DILATIONS + 1)[:, None]]  # (batch, dilations, length)
+        late = x[:, start[None] + jnp.arange(1, DILATIONS + 1)[:, None]]  # (batch, dilations, length)
         return (
-            x[:, None, start, None] * kernel[0][:, None]
-            + late[..., None] * kernel[1][:, None]
-            + bias[:, None]
+            x[:, None, start, None] * kernel[0][None, :, None]
+            + late[..., None] * kernel[1][None, :, None]
+            + bias[None, :, None]
         )
 
 

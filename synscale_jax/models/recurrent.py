@@ -119,12 +119,12 @@ class RecurrentLayer(nn.Module):
         w_state, b_state = _joined([gate.weights(self.features) for gate in recurrent])
         drive = _gru if self.cell == "gru" else _lstm
         hoist = x.shape[-1] >= HOIST_FROM
-        entering = jnp.swapaxes(x @ w_in + b_in if hoist else x, 0, 1)
+        entering = jnp.swapaxes(x @ w_in + b_in[None, None] if hoist else x, 0, 1)
 
         def step(state: tuple[Array, ...], entered: tuple[Array, Array]):
             part, counts = entered
-            part = part if hoist else part @ w_in + b_in
-            new = drive(part, state[0] @ w_state + b_state, state)
+            part = part if hoist else part @ w_in + b_in[None]
+            new = drive(part, state[0] @ w_state + b_state[None], state)
             new = tuple(jnp.where(counts[:, None], a, b) for a, b in zip(new, state, strict=True))
             return new, new[0]
 

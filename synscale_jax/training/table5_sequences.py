@@ -16,7 +16,7 @@ from jax import Array
 
 from synscale_jax.analysis.significance import Interval, verdict
 from synscale_jax.data import DataNotAvailable, ImageSet, Split, load_images, load_imdb
-from synscale_jax.data.eeg import load_eeg, standardised, test_windows, training_windows
+from synscale_jax.data.eeg import load_eeg, standardised, evaluation_windows, training_windows
 from synscale_jax.models import FrequencyDecompositionNetwork, RecurrentClassifier
 from synscale_jax.report.collect import finished
 from synscale_jax.report.statistics import Estimate, estimate
@@ -129,7 +129,7 @@ def eeg_fold(fold: int, *, seed: int = 0) -> ImageSet:
     order = np.random.default_rng(seed).permutation(len(segments.labels))
     held = np.sort(np.array_split(order, EEG_FOLDS)[fold])
     train = training_windows(segments, np.setdiff1d(order, held))
-    test = test_windows(segments, held)
+    test = evaluation_windows(segments, held)
     shuffled = np.random.default_rng(seed).permutation(len(train.labels))
     splits = (
         Split(standardised(train.inputs, train.inputs)[shuffled], train.labels[shuffled]),
