@@ -268,7 +268,7 @@ class _Features:
         made = []
         for split in (self._study.images.train, self._study.images.test):
             inputs = responses(weights, split.images, row.source, row.power)
-            made.append(Examples(inputs, split.labels))
+            made.append(Examples(jnp.asarray(inputs), jnp.asarray(split.labels)))
         if row.source == "standard":
             mean, deviation = made[0].inputs.mean(0), made[0].inputs.std(0) + 1e-6
             made = [Examples((part.inputs - mean) / deviation, part.labels) for part in made]

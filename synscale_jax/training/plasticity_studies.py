@@ -146,7 +146,7 @@ def _legacy_hebb(
             HebbNet(features, tuple(map(size.width, readout)), size.classes),
             size.config(
                 learning_rate=rate,
-                evaluations={"mnist": 24, "cifar10": 20}[size.data],
+                evaluations={"mnist": 24, "cifar10": 20}.get(size.data, 2),
                 schedule="first_batch_per_epoch",
             ),
             rules=rules,
@@ -298,7 +298,7 @@ def feedback_rows() -> list[Row]:
                 f"mlp_{kind}",
                 f"{labels[kind]}, MLP",
                 FeedbackMLP(widths, size.classes, kind),
-                size.config(epochs=20, batch=100, learning_rate=rate or 1e-3),
+                size.config(epochs=10, batch=100, learning_rate=rate or 1e-3),
             )
 
         return make
