@@ -42,6 +42,8 @@ def run_experiment(
 def resolve(config_type: type, presets: Mapping[str, Any], arguments: list[str]) -> Any:
     """The config that a command line asks for."""
     name = default_preset()
+    if name not in presets:  # an experiment without one for this machine: its largest
+        name = [*presets][-1]
     for index, argument in enumerate(arguments):
         if argument == "--preset" and index + 1 < len(arguments):
             name = arguments[index + 1]

@@ -13,14 +13,16 @@ from typing import Any
 from flax import linen as nn
 
 from synscale_jax.data import DataNotAvailable, ImageSet, load_images
+from synscale_jax.data.imagenet import StreamedSet
 from synscale_jax.report import tables
 from synscale_jax.report.plots import learning_curves
-from synscale_jax.training.loop import train
-from synscale_jax.training.program import Program, split_data
+from synscale_jax.training.loop import NOTHING_ELSE, Measures, train
+from synscale_jax.training.methods import Method
+from synscale_jax.training.program import BaseProgram, Program, split_data
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.published import NOT_SAID, Published
 from synscale_jax.training.runs import RunError
-from synscale_jax.training.settings import ComparisonConfig, SynScaWSettings
+from synscale_jax.training.settings import ComparisonConfig, MethodsConfig, SynScaWSettings
 
 
 def compare(
@@ -50,7 +52,7 @@ def compare(
         that cannot be written, then or later.
     """
     folder = config.output or pathlib.Path("runs") / experiment
-    _refuse_unwritable(folder)
+    refuse_unwritable(folder)
     data = load_or_fall_back(data_name, config.fallback)
     if data.name != data_name:
         experiment = experiment.replace(data_name, data.name)
@@ -60,22 +62,50 @@ def compare(
     with _refusals():
         split_data(data, config.train)
         model = make_model(data.num_classes)
+    results = train_methods(
+        config, lambda method: Program(model, method, config.train, data), folder
+    )
+    write_report(
+        config, results, folder, experiment, data, published, _settings(config, data, ours)
+    )
+    return results
+
+
+def train_methods(
+    config: MethodsConfig,
+    make_program: Callable[[Method], BaseProgram],
+    folder: pathlib.Path,
+    measures: Measures = NOTHING_ELSE,
+) -> dict[str, list[dict[str, Any]]]:
+    """Train every method with every seed, each in ``<folder>/<method>/seed<k>``.
+
+    Args:
+      config: methods, seeds, and whether to begin anew.
+      make_program: what is trained with a method.
+      folder: of the runs.
+      measures: what else is to be kept.
+
+    Returns:
+      Method name -> result JSONs, one a seed.
+
+    Raises:
+      RunError: if the settings are impossible, before that method is compiled, or a folder cannot
+        be used.
+    """
     results: dict[str, list[dict[str, Any]]] = {}
-    labels = {method.name: method.label for method in config.chosen_methods()}
     for method in config.chosen_methods():
         with _refusals():
-            program = Program(model, method, config.train, data)
+            program = make_program(method)
         results[method.name] = [
-            train(program, seed, folder / method.name / f"seed{seed}", restart=config.restart)
+            train(
+                program,
+                seed,
+                folder / method.name / f"seed{seed}",
+                measures=measures,
+                restart=config.restart,
+            )
             for seed in config.seeds
         ]
-    try:
-        _report(results, labels, folder, experiment, data, published, _settings(config, data, ours))
-    except OSError as error:
-        raise RunError(
-            f"cannot write the table and figure to {folder} ({error.strerror}): mend that and give "
-            "the same command again, the runs are kept."
-        ) from error
     return results
 
 
@@ -88,7 +118,7 @@ def _refusals() -> Iterator[None]:
         raise RunError(str(error)) from error
 
 
-def _refuse_unwritable(folder: pathlib.Path) -> None:
+def refuse_unwritable(folder: pathlib.Path) -> None:
     """Refuse a folder that could not be made, without making it."""
     there = folder
     while not there.exists() and there != there.parent:
@@ -149,11 +179,18 @@ def _settings(config: ComparisonConfig, data: ImageSet, ours: Mapping[str, Any])
         "decay": f"× {settings.decay} every {settings.decay_epochs} epochs",
         "augmentation": "crops and flips" if settings.augment else "none",
         "normalization": settings.normalization or "none",
+        **scaling_settings(config),
+        **ours,
+    }
+
+
+def scaling_settings(config: MethodsConfig) -> dict[str, Any]:
+    """Settings of SynScaW and SynScaL under the names that protocols use."""
+    return {
         "SynScaW γ": config.synscaw.scaling_rate,
         "SynScaW reading": _reading(config.synscaw),
         "SynScaL γ": config.synscal.scaling_rate,
         "SynScaL reading": config.synscal.reading,
-        **ours,
     }
 
 
@@ -169,16 +206,48 @@ def _reading(settings: SynScaWSettings) -> str:
     return ", ".join([f"target {settings.target}", *others])
 
 
+def write_report(
+    config: MethodsConfig,
+    results: Mapping[str, list[dict[str, Any]]],
+    folder: pathlib.Path,
+    experiment: str,
+    data: ImageSet | StreamedSet,
+    published: Published,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write table and figure below ``folder`` and print the table.
+
+    Args:
+      config: the methods.
+      results: from :func:`train_methods`.
+      folder: where the files go.
+      experiment: what they and titles are called.
+      data: the images.
+      published: the figures and settings to stand beside.
+      settings: ours, under the names of ``published.protocol``.
+
+    Raises:
+      RunError: if the folder cannot be written.
+    """
+    labels = {method.name: method.label for method in config.chosen_methods()}
+    try:
+        _report(results, labels, folder, experiment, data, published, settings)
+    except OSError as error:
+        raise RunError(
+            f"cannot write the table and figure to {folder} ({error.strerror}): mend that and give "
+            "the same command again, the runs are kept."
+        ) from error
+
+
 def _report(
     results: Mapping[str, list[dict[str, Any]]],
     labels: Mapping[str, str],
     folder: pathlib.Path,
     experiment: str,
-    data: ImageSet,
+    data: ImageSet | StreamedSet,
     published: Published,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write table and figure below ``folder`` and print the table."""
     rows = tables.method_rows(results, labels, published.errors)
     run = next(runs[0] for runs in results.values())
     table = tables.columns(rows, _chosen_on(run))
@@ -223,7 +292,7 @@ def _verdict(published: str, ours: str) -> str:
 
 
 def _chosen_on(run: Mapping[str, Any]) -> str:
-    return "validation" if run["config"]["validation_examples"] else "test"
+    return "validation" if run["config"].get("validation_examples") else "test"
 
 
 def _reading_aid(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

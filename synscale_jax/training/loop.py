@@ -23,7 +23,7 @@ from synscale_jax.kernels import convolution_path
 from synscale_jax.scaling._layers import leaves_by_path
 from synscale_jax.training.checkpoints import Checkpointer
 from synscale_jax.training.devices import replicated
-from synscale_jax.training.program import Program, TrainState
+from synscale_jax.training.program import BaseProgram, TrainState
 from synscale_jax.training.provenance import provenance, write_json
 from synscale_jax.training.runs import Interrupted, RunError, Signals, run_folder, write_lines
 
@@ -43,8 +43,8 @@ class Measures:
       at_end: program, the state before the first step and the last one -> ``result["measured"]``.
     """
 
-    each_epoch: Callable[[Program, TrainState], Mapping[str, Any]] | None = None
-    at_end: Callable[[Program, TrainState, TrainState], Mapping[str, Any]] | None = None
+    each_epoch: Callable[[Any, TrainState], Mapping[str, Any]] | None = None
+    at_end: Callable[[Any, TrainState, TrainState], Mapping[str, Any]] | None = None
 
 
 NOTHING_ELSE = Measures()
@@ -63,7 +63,7 @@ class Progress:
 
 
 def train(
-    program: Program,
+    program: BaseProgram,
     seed: int,
     folder: pathlib.Path | str,
     *,
@@ -119,7 +119,7 @@ def train(
 
 
 def _train(
-    program: Program,
+    program: BaseProgram,
     seed: int,
     folder: pathlib.Path,
     measures: Measures,
@@ -152,7 +152,7 @@ class _Run:
 
     def __init__(
         self,
-        program: Program,
+        program: BaseProgram,
         key: jax.Array,
         folder: pathlib.Path,
         checkpointer: Checkpointer,
@@ -358,7 +358,7 @@ def config_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _first_bad(program: Program, state: TrainState) -> str:
+def _first_bad(program: BaseProgram, state: TrainState) -> str:
     """Where the first numbers that are not finite are, layers in the order they are called."""
     finite = {
         path: bool(jnp.isfinite(leaf).all()) for path, leaf in leaves_by_path(state.params).items()
@@ -375,7 +375,7 @@ def _first_bad(program: Program, state: TrainState) -> str:
     return "the loss itself"
 
 
-def _identity(program: Program, seed: int) -> dict[str, Any]:
+def _identity(program: BaseProgram, seed: int) -> dict[str, Any]:
     """What makes a run this run and no other."""
     return {
         "model": _described(program.model),

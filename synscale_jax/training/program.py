@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -81,41 +83,65 @@ def split_data(data: ImageSet, config: TrainConfig) -> Splits:
     return Splits(train, validation, test)
 
 
-class Program:
-    """Training and evaluation of one model with one method on one data set, compiled once.
+class BaseProgram(abc.ABC):
+    """What a step does with a batch, wherever that comes from: one model, method and optimizer.
 
-    Several seeds can use one program: the key is an argument of its functions.
+    Attributes:
+      config: the settings; with ``batch``, ``epochs`` and ``chunk_steps``.
+      splits: what :meth:`evaluate` takes, as ``test`` and ``validation`` (or None).
 
     Args:
       model: a linen module called with ``train=``, with a ``layer_table``.
       method: what is added to loss, optimizer and model.
       config: the settings.
-      data: the images; the config says how they are split, and they are put on the device once.
-      mesh: the devices, or None for all local ones.
+      mesh: the devices.
+      data: name and hash of the data.
+      steps_per_epoch: steps between two evaluations.
+      optimizer: what the method's own transform comes after.
     """
+
+    config: Any
+    splits: Any
 
     def __init__(
         self,
         model: Any,
         method: Method,
-        config: TrainConfig,
-        data: ImageSet,
-        mesh: Mesh | None = None,
+        config: Any,
+        mesh: Mesh,
+        data: tuple[str, str],
+        steps_per_epoch: int,
+        optimizer: optax.GradientTransformation,
     ) -> None:
         self.model, self.method, self.config = method.model(model), method, config
-        self.mesh = mesh or data_mesh()
-        self.data_name, self.data_hash = data.name, data.data_hash
+        self.mesh = mesh
+        self.data_name, self.data_hash = data
         self.layers: tuple[Layer, ...] = self.model.layer_table()
-        self.splits: Splits = jax.device_put(split_data(data, config), replicated(self.mesh))
-        self.steps_per_epoch = len(self.splits.train.labels) // config.batch
+        self.steps_per_epoch = steps_per_epoch
         self.optimizer = optax.chain(
-            make_optimizer(config, self.steps_per_epoch),
-            method.after_optimizer(self.layers, self.steps_per_epoch),
+            optimizer, method.after_optimizer(self.layers, steps_per_epoch)
         )
-        whole = replicated(self.mesh)  # a state that came back otherwise would compile again
-        self._chunk = jax.jit(self._run_chunk, out_shardings=whole)
-        self._evaluate = jax.jit(self._run_evaluation, out_shardings=whole)
-        self._init = jax.jit(self._initial_state, out_shardings=whole)
+        self._init = self._compiled(self._initial_state)
+
+    @abc.abstractmethod
+    def chunk(self, state: TrainState, key: Array, steps: int) -> tuple[TrainState, ChunkMetrics]:
+        """Train ``steps`` (at most ``chunk_steps``) steps of one epoch."""
+
+    @abc.abstractmethod
+    def evaluate(self, state: TrainState, split: Any) -> Evaluation:
+        """Evaluate a split with running statistics."""
+
+    @abc.abstractmethod
+    def activity(self, state: TrainState, key: Array) -> dict[str, Any]:
+        """The mean activities that the state's next step would see."""
+
+    @abc.abstractmethod
+    def pixels(self, images: Any) -> Array:
+        """Images of uint8 as the network sees them."""
+
+    @abc.abstractmethod
+    def _one_image(self) -> Any:
+        """Any image, shape=(1, height, width, channels), uint8."""
 
     @property
     def total_steps(self) -> int:
@@ -135,70 +161,19 @@ class Program:
             jax.eval_shape(self._initial_state, jax.random.key(0)),
         )
 
-    def chunk(self, state: TrainState, key: Array, steps: int) -> tuple[TrainState, ChunkMetrics]:
-        """Train ``steps`` (at most ``chunk_steps``) steps of one epoch, in one compiled call."""
-        count = jax.device_put(np.int32(steps), replicated(self.mesh))
-        return self._chunk(state, key, count, self.splits.train)
-
-    def evaluate(self, state: TrainState, split: Split) -> Evaluation:
-        """Evaluate a split with running statistics, in one compiled call a split size."""
-        loss, correct = jax.device_get(self._evaluate(state, split))
-        return Evaluation(float(loss), float(correct.mean()), correct)
-
-    def activity(self, state: TrainState, key: Array) -> dict[str, Any]:
-        """The mean activities that the state's next step would see."""
-
-        def collect(state: TrainState, key: Array, train: Split) -> dict[str, Any]:
-            images, _, step_key = self._batch(state, key, train, self._order(state, key, train))
-            return self._forward(state.params, state, images, step_key)[-1].activity
-
-        return jax.jit(collect)(state, key, self.splits.train)
+    def _compiled(self, function: Callable) -> Callable:
+        # On all devices: a state that came back otherwise would compile again.
+        return jax.jit(function, out_shardings=replicated(self.mesh))
 
     def _initial_state(self, key: Array) -> TrainState:
-        image = self.splits.train.images[:1]
+        image = self._one_image()
         variables = self.model.init(jax.random.fold_in(key, _INIT), self.pixels(image), train=False)
         params = variables["params"]
         stats = variables.get("batch_stats", {})
         return TrainState(jnp.zeros([], jnp.int32), params, stats, self.optimizer.init(params))
 
-    def _run_chunk(
-        self, state: TrainState, key: Array, steps: Array, train: Split
-    ) -> tuple[TrainState, ChunkMetrics]:
-        order = self._order(state, key, train)
-
-        def body(index: Array, carry: tuple[TrainState, tuple[Array, ...]]):
-            state, columns = carry
-            state, *values = self._step(state, key, train, order)
-            pairs = zip(columns, values, strict=True)
-            return state, tuple(column.at[index].set(value) for column, value in pairs)
-
-        length = self.config.chunk_steps
-        columns = tuple(jnp.zeros(length, kind) for kind in (jnp.float32, jnp.float32, jnp.int32))
-        state, columns = jax.lax.fori_loop(0, steps, body, (state, columns))
-        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
-        loss, entropy, correct = columns
-        return state, ChunkMetrics(loss, entropy, correct, jnp.all(jnp.stack(finite)))
-
-    def _order(self, state: TrainState, key: Array, train: Split) -> Array:
-        """The examples in the order of the state's epoch."""
-        epoch_key = jax.random.fold_in(
-            jax.random.fold_in(key, _SHUFFLE), state.step // self.steps_per_epoch
-        )
-        return jax.random.permutation(epoch_key, len(train.labels))
-
-    def _batch(
-        self, state: TrainState, key: Array, train: Split, order: Array
-    ) -> tuple[Array, Array, Array]:
-        """Images and labels of the state's next step, spread over the devices, and its key."""
-        start = (state.step % self.steps_per_epoch) * self.config.batch
-        batch = jax.lax.dynamic_slice_in_dim(order, start, self.config.batch)
-        spread = split_batch(self.mesh)
-        images = jax.lax.with_sharding_constraint(train.images[batch], spread)
-        labels = jax.lax.with_sharding_constraint(train.labels[batch], spread)
-        step_key = jax.random.fold_in(jax.random.fold_in(key, _STEP), state.step)
-        if self.config.augment:
-            images = augment(jax.random.fold_in(step_key, _AUGMENT), images)
-        return images, labels, step_key
+    def _step_key(self, state: TrainState, key: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(key, _STEP), state.step)
 
     def _forward(
         self, params: Any, state: TrainState, images: Array, step_key: Array
@@ -220,11 +195,10 @@ class Program:
         )
         return logits, changed.get("batch_stats", {}), changed.get(REGULARIZERS, {}), collected
 
-    def _step(
-        self, state: TrainState, key: Array, train: Split, order: Array
+    def _update(
+        self, state: TrainState, images: Array, labels: Array, step_key: Array
     ) -> tuple[TrainState, Array, Array, Array]:
         """One optimizer step; also its loss, its cross-entropy alone and its correct answers."""
-        images, labels, step_key = self._batch(state, key, train, order)
 
         def loss_fn(params: Any):
             logits, stats, sown, collected = self._forward(params, state, images, step_key)
@@ -244,9 +218,125 @@ class Program:
             activity=collected.activity,
             presynaptic=collected.presynaptic,
             batch_stats=state.batch_stats,
+            value=1 - correct / len(labels),  # the error, for transforms that wait for a plateau
         )
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, stats, opt_state), loss, entropy, correct
+
+    def _judge(self, state: TrainState, images: Array, labels: Array) -> tuple[Array, Array]:
+        """Cross-entropy of each image, and whether it is classified correctly."""
+        logits = self.model.apply(
+            {"params": state.params, "batch_stats": state.batch_stats},
+            self.pixels(images),
+            train=False,
+        )
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return entropy, logits.argmax(-1) == labels
+
+
+def all_finite(params: Any) -> Array:
+    """Whether every number in a tree is finite."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]
+    return jnp.all(jnp.stack(finite))
+
+
+class Program(BaseProgram):
+    """Training and evaluation of one model with one method on one data set, compiled once.
+
+    Several seeds can use one program: the key is an argument of its functions.
+
+    Args:
+      model: a linen module called with ``train=``, with a ``layer_table``.
+      method: what is added to loss, optimizer and model.
+      config: the settings.
+      data: the images; the config says how they are split, and they are put on the device once.
+      mesh: the devices, or None for all local ones.
+    """
+
+    config: TrainConfig
+    splits: Splits
+
+    def __init__(
+        self,
+        model: Any,
+        method: Method,
+        config: TrainConfig,
+        data: ImageSet,
+        mesh: Mesh | None = None,
+    ) -> None:
+        mesh = mesh or data_mesh()
+        self.splits = jax.device_put(split_data(data, config), replicated(mesh))
+        steps = len(self.splits.train.labels) // config.batch
+        optimizer = make_optimizer(config, steps)
+        super().__init__(model, method, config, mesh, (data.name, data.data_hash), steps, optimizer)
+        self._chunk = self._compiled(self._run_chunk)
+        self._evaluate = self._compiled(self._run_evaluation)
+
+    def chunk(self, state: TrainState, key: Array, steps: int) -> tuple[TrainState, ChunkMetrics]:
+        """Train ``steps`` (at most ``chunk_steps``) steps of one epoch, in one compiled call."""
+        count = jax.device_put(np.int32(steps), replicated(self.mesh))
+        return self._chunk(state, key, count, self.splits.train)
+
+    def evaluate(self, state: TrainState, split: Split) -> Evaluation:
+        """Evaluate a split with running statistics, in one compiled call a split size."""
+        loss, correct = jax.device_get(self._evaluate(state, split))
+        return Evaluation(float(loss), float(correct.mean()), correct)
+
+    def activity(self, state: TrainState, key: Array) -> dict[str, Any]:
+        """The mean activities that the state's next step would see."""
+
+        def collect(state: TrainState, key: Array, train: Split) -> dict[str, Any]:
+            images, _, step_key = self._batch(state, key, train, self._order(state, key, train))
+            return self._forward(state.params, state, images, step_key)[-1].activity
+
+        return jax.jit(collect)(state, key, self.splits.train)
+
+    def _one_image(self) -> Any:
+        return self.splits.train.images[:1]
+
+    def _run_chunk(
+        self, state: TrainState, key: Array, steps: Array, train: Split
+    ) -> tuple[TrainState, ChunkMetrics]:
+        order = self._order(state, key, train)
+
+        def body(index: Array, carry: tuple[TrainState, tuple[Array, ...]]):
+            state, columns = carry
+            state, *values = self._step(state, key, train, order)
+            pairs = zip(columns, values, strict=True)
+            return state, tuple(column.at[index].set(value) for column, value in pairs)
+
+        length = self.config.chunk_steps
+        columns = tuple(jnp.zeros(length, kind) for kind in (jnp.float32, jnp.float32, jnp.int32))
+        state, columns = jax.lax.fori_loop(0, steps, body, (state, columns))
+        loss, entropy, correct = columns
+        return state, ChunkMetrics(loss, entropy, correct, all_finite(state.params))
+
+    def _order(self, state: TrainState, key: Array, train: Split) -> Array:
+        """The examples in the order of the state's epoch."""
+        epoch_key = jax.random.fold_in(
+            jax.random.fold_in(key, _SHUFFLE), state.step // self.steps_per_epoch
+        )
+        return jax.random.permutation(epoch_key, len(train.labels))
+
+    def _batch(
+        self, state: TrainState, key: Array, train: Split, order: Array
+    ) -> tuple[Array, Array, Array]:
+        """Images and labels of the state's next step, spread over the devices, and its key."""
+        start = (state.step % self.steps_per_epoch) * self.config.batch
+        batch = jax.lax.dynamic_slice_in_dim(order, start, self.config.batch)
+        spread = split_batch(self.mesh)
+        images = jax.lax.with_sharding_constraint(train.images[batch], spread)
+        labels = jax.lax.with_sharding_constraint(train.labels[batch], spread)
+        step_key = self._step_key(state, key)
+        if self.config.augment:
+            images = augment(jax.random.fold_in(step_key, _AUGMENT), images)
+        return images, labels, step_key
+
+    def _step(
+        self, state: TrainState, key: Array, train: Split, order: Array
+    ) -> tuple[TrainState, Array, Array, Array]:
+        """One step on the batch that is the state's turn."""
+        return self._update(state, *self._batch(state, key, train, order))
 
     def _run_evaluation(self, state: TrainState, split: Split) -> tuple[Array, Array]:
         count, size = len(split.labels), min(self.config.eval_batch, len(split.labels))
@@ -256,14 +346,7 @@ class Program:
         def evaluate(batch: Array) -> tuple[Array, Array]:
             spread = split_batch(self.mesh)
             images = jax.lax.with_sharding_constraint(split.images[batch], spread)
-            labels = split.labels[batch]
-            logits = self.model.apply(
-                {"params": state.params, "batch_stats": state.batch_stats},
-                self.pixels(images),
-                train=False,
-            )
-            entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return entropy, logits.argmax(-1) == labels
+            return self._judge(state, images, split.labels[batch])
 
         entropy, correct = jax.lax.map(evaluate, index)
         return entropy.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]

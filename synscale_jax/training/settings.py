@@ -61,13 +61,9 @@ class SynScaLSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparisonConfig:
-    """Settings of a comparison; each can be overridden on the command line."""
+class MethodsConfig:
+    """Which methods are compared, under which seeds and where."""
 
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=TrainConfig
-    )
-    """How each network is trained."""
     synscaw: SynScaWSettings = SynScaWSettings()
     """SynScaW."""
     synscal: SynScaLSettings = SynScaLSettings()
@@ -80,8 +76,6 @@ class ComparisonConfig:
     """Folder of runs, table and figure; by default runs/<experiment>-<preset>."""
     restart: bool = False
     """Begin anew; earlier runs are kept aside."""
-    fallback: bool = True
-    """Where the images cannot be had, go on with scikit-learn's digits (and say so everywhere)."""
 
     def __post_init__(self) -> None:
         for name, value in (("methods", self.methods), ("seeds", self.seeds)):
@@ -99,3 +93,15 @@ class ComparisonConfig:
             "synscal": self.synscal.method(),
         }
         return [made[name] for name in self.methods]
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonConfig(MethodsConfig):
+    """Settings of a comparison; each can be overridden on the command line."""
+
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=TrainConfig
+    )
+    """How each network is trained."""
+    fallback: bool = True
+    """Where the images cannot be had, go on with scikit-learn's digits (and say so everywhere)."""
