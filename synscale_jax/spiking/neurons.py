@@ -229,9 +229,13 @@ def check_step(neuron: LIF, dt: float) -> None:
     Raises:
       ValueError: if dt is not positive or exceeds the shortest time constant.
     """
-    shortest = min(
-        neuron.membrane_time, neuron.threshold_time, neuron.excitatory_time, neuron.inhibitory_time
+    times = (
+        neuron.membrane_time,
+        neuron.threshold_time,
+        neuron.excitatory_time,
+        neuron.inhibitory_time,
     )
+    shortest = min(float(np.min(np.asarray(time))) for time in times)
     if not 0 < dt <= shortest:
         raise ValueError(
             f"dt={dt} ms is no step for a shortest time constant of {shortest} ms: use a positive "
