@@ -109,7 +109,8 @@ def main(config: Config) -> None:
         elsewhere = run_study(study, config.rows())
         if elsewhere:
             print(f"{elsewhere} runs are being done by other processes: draw when they end.")
-    print(bioplausible_report.report(study, config.rows(), smoke=config.preset == "smoke"))
+    every = [row for make in GROUPS.values() for row in make()]  # also what was run before
+    print(bioplausible_report.report(study, every, smoke=config.preset == "smoke"))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,13 @@ from synscale_jax.data import (
 )
 from synscale_jax.plasticity import power_activation
 from synscale_jax.training.plasticity import Examples, Learner, LearnerProgram, View
-from synscale_jax.training.plasticity_runs import NotYet, load_variables, share_jobs, train_learner
+from synscale_jax.training.plasticity_runs import (
+    NotYet,
+    load_arrays,
+    load_variables,
+    share_jobs,
+    train_learner,
+)
 from synscale_jax.training.plasticity_studies import Row, Size
 from synscale_jax.training.plasticity_units import UnitsConfig, train_units
 from synscale_jax.training.runs import RunError
@@ -132,14 +138,10 @@ def units_folder(study: Study, seed: int) -> pathlib.Path:
     return study.folder / "units" / f"seed{seed}"
 
 
-def _train_units(study: Study, seed: int) -> Array:
+def _train_units(study: Study, seed: int) -> None:
     data = {name: str(value) for name, value in study.data_settings.items()}
-    images = study.images.train.images
-    return jnp.asarray(
-        train_units(
-            images, study.units, data, seed, units_folder(study, seed), restart=study.restart
-        )
-    )
+    folder, images = units_folder(study, seed), study.images.train.images
+    train_units(images, study.units, data, seed, folder, restart=study.restart)
 
 
 def _tune(study: Study, row: Row, rate: float) -> None:
@@ -276,7 +278,9 @@ class _Features:
 
     def _weights(self, row: Row, seed: int) -> Array:
         if row.units == "competing":
-            return _train_units(dataclasses.replace(self._study, restart=False), seed)
+            # Without the folder's lock, which another reader may hold.
+            path = units_folder(self._study, seed) / "weights.npz"
+            return jnp.asarray(load_arrays(path)["weights"])
         shape = (self._study.size.inputs, self._study.units.units)
         weights = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), shape)
         return weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
