@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,7 +127,7 @@ def neuron_information(weight: Any, *, bias: float = 0.0) -> Any:
       >>> print(f"{neuron_information(2.0):.4f}")
       0.1858
     """
-    x, share = np.polynomial.legendre.leggauss(_NODES)
+    x, share = _nodes()
     p = special.expit(np.asarray(weight, float)[..., None] * x + bias)
     return (_entropy((p * share).sum(-1) / 2) - (_entropy(p) * share).sum(-1) / 2) * BITS
 
@@ -399,6 +400,11 @@ def _log_sum(log_p: Any) -> Any:
     safe = np.where(np.isfinite(largest), largest, 0)
     with np.errstate(divide="ignore"):
         return np.log(np.exp(log_p - safe[:, None]).sum(-1)) + safe
+
+
+@functools.lru_cache(maxsize=1)
+def _nodes() -> tuple[Any, Any]:
+    return np.polynomial.legendre.leggauss(_NODES)
 
 
 def _entropy(p: Any) -> Any:
