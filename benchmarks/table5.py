@@ -188,7 +188,7 @@ def our_gru():
             params, state = carry
 
             def loss(params: Any) -> Any:
-                logits = model.apply({"params": params}, images, train=True)
+                logits: Any = model.apply({"params": params}, images, train=True)
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
             value, grads = jax.value_and_grad(loss)(params)

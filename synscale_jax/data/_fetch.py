@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from synscale_jax.data._errors import DataNotAvailable
 
@@ -76,13 +76,14 @@ def _download(source: Source, path: pathlib.Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     part = f"{source.name}.part"
+    downloader: Any = pooch.HTTPDownloader(timeout=_PATIENCE)
     try:
         pooch.retrieve(
             source.url,
             None,  # checked below, as a sum over fields is none that pooch knows
             fname=part,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(timeout=_PATIENCE),
+            downloader=downloader,
         )
         fetched = path.with_name(part)
         if digest(fetched, source.fields) != source.sha256:

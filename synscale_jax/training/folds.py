@@ -115,12 +115,13 @@ def fold_data(table: Table, folds: Sequence[Fold]) -> tuple[FoldData, np.ndarray
         _padded([getattr(fold, part) for fold in folds]) for part in ("train", "validation", "test")
     ]
     data = FoldData(
-        *(
-            jnp.asarray(np.stack([getattr(one, name) for one in prepared]))
-            for name in ("inputs", "targets", "class_weights")
-        ),
+        jnp.asarray(np.stack([one.inputs for one in prepared])),
+        jnp.asarray(np.stack([one.targets for one in prepared])),
+        jnp.asarray(np.stack([one.class_weights for one in prepared])),
         jnp.asarray([one.target_mean for one in prepared], jnp.float32),
-        *parts,
+        parts[0],
+        parts[1],
+        parts[2],
     )
     return data, np.array([one.target_range for one in prepared])
 
@@ -169,7 +170,7 @@ class FoldProgram:
         most = len(table.target) if config.grouped else max(sizes)
         self.steps_per_epoch = -(-most // config.batch)
         self._ragged = -(-min(sizes) // config.batch) < self.steps_per_epoch
-        self.adam = optax.adam(self._rate)
+        self.adam = optax.adam(decayed(config, self.steps_per_epoch))
         self._after = [
             method.after_optimizer(self.layers, self.steps_per_epoch) for method in methods
         ]
@@ -221,9 +222,6 @@ class FoldProgram:
         keys, number = self.keys(0), np.int32(0)
         return self._run.lower(self.init(0), data, keys, number, number).compile()
 
-    def _rate(self, step: Array) -> Array:
-        return decayed(self.config, self.steps_per_epoch)(step)
-
     def _params(self, key: Array | None = None) -> Any:
         key = jax.random.key(0) if key is None else key
         return self.model.init(key, jnp.zeros((1, self.table.num_inputs)))["params"]
@@ -241,11 +239,10 @@ class FoldProgram:
     ) -> tuple[FoldState, EpochMetrics]:
         def branch(number: int) -> Callable[..., tuple[FoldState, EpochMetrics]]:
             def train(state: FoldState, data: FoldData, keys: Array, first: Array):
-                return jax.lax.map(
-                    lambda one: self._fold(number, *one, first),
-                    (state, data, keys),
-                    batch_size=self.together,
-                )
+                def fold(one: tuple[FoldState, FoldData, Array]):
+                    return self._fold(number, one[0], one[1], one[2], first)
+
+                return jax.lax.map(fold, (state, data, keys), batch_size=self.together)
 
             return train
 
@@ -340,7 +337,8 @@ class FoldProgram:
     def _evaluate(self, params: Any, data: FoldData, part: Rows) -> tuple[Array, Array]:
         """Accuracy or mean absolute error on a part, and its loss."""
         counts = jnp.arange(part.index.size) < part.count
-        outputs = self.model.apply({"params": params}, data.inputs[part.index], train=False)
+        inputs = data.inputs[part.index]
+        outputs: Any = self.model.apply({"params": params}, inputs, train=False)
         targets = data.targets[part.index]
         loss = self._loss(outputs, targets, counts, data.class_weights)
         if self.table.num_classes:

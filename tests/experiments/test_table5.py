@@ -1,0 +1,217 @@
+"""Table V's experiments: readings, tests, tables, refusals, on made results and a smallest run."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from synscale_jax.analysis.significance import corrected_interval, corrected_t_test
+from synscale_jax.training import table5_report as report
+from synscale_jax.training.folds import EpochMetrics, FoldConfig
+from synscale_jax.training.table5 import PAPER_ROWS, ROWS, readings, table5_methods
+from synscale_jax.training.table5_sequences import SEQUENCE_ROWS, sequence_table
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def made(method, seed, figure, unit="accuracy", target=None, width=2.0):
+    """A result of ten folds, all three readings alike."""
+    reading = {"figure": list(figure), "epoch": [7] * 10}
+    return {
+        "status": "finished",
+        "seed": seed,
+        "method": {"name": method},
+        "unit": unit,
+        "target": target or {},
+        "folds": {"target_range": [width] * 10}
+        | {name: reading for name in ("final", "best_on_validation", "best_on_test")},
+    }
+
+
+def test_three_readings_of_one_history():
+    test = np.array([[0.5, 0.9], [0.8, 0.9], [0.7, 0.6]])
+    validation = np.array([[0.6, 0.4], [0.6, 0.7], [0.5, 0.7]])
+    loss = np.array([[0.3, 0.9], [0.4, 0.5], [0.2, 0.4]])
+    found = readings(EpochMetrics(loss, validation, loss, test), np.ones(2), classification=True)
+    assert found["final"] == {"figure": [70, 60], "epoch": [3, 3]}
+    assert found["best_on_test"] == {"figure": [80, 90], "epoch": [2, 1]}  # the first of equals
+    assert found["best_on_validation"] == {"figure": [50, 60], "epoch": [1, 3]}  # the least loss
+    error = readings(EpochMetrics(loss, validation, loss, test), np.ones(2), classification=False)
+    assert error["best_on_test"]["figure"] == [0.5, 0.6]
+
+
+def test_every_row_of_the_paper_is_there():
+    assert len(PAPER_ROWS) == 12
+    assert ROWS["red_wine"].published["synscaw"] == 0.09
+    assert "confidence_penalty" not in ROWS["red_wine"].published
+    names = [method.name for method in table5_methods(FoldConfig(), regression=True)]
+    assert names == ["baseline", "dropout", "synscaw", "synscal"]
+
+
+def test_errors_come_in_the_papers_units():
+    share = np.linspace(0.1, 0.2, 10)
+    target = {"range": 4.0, "mad": 0.5}
+    for unit, factor in (("range", 1), ("raw", 2.0), ("mad", 4.0)):
+        row = ROWS["abalone"]._replace(unit=unit)
+        found = report.figures(row, [made("baseline", 0, share, unit, target)], "final")
+        np.testing.assert_allclose(found.values[0], factor * share)
+        np.testing.assert_allclose(found.points[0], 100 * share)
+
+
+def test_the_corrected_t_of_a_worked_example():
+    """Ten folds, two repeats: t with the variance (1/20 + 1/9) s² and 19 degrees of freedom."""
+    d = np.array([[1, 2, 3, 2, 1, 2, 3, 2, 1, 3], [2, 2, 1, 0, 2, 3, 2, 1, 2, 5.0]])
+    t = d.mean() / np.sqrt(d.var(ddof=1) * (1 / 20 + 1 / 9))
+    outcome = corrected_t_test(d)
+    assert outcome.statistic == pytest.approx(t)
+    assert outcome.p_value == pytest.approx(2 * stats.t.sf(t, 19))
+    mean, low, high = corrected_interval(d)
+    half = stats.t.ppf(0.975, 19) * d.mean() / t
+    assert (mean, low, high) == pytest.approx((2.0, 2.0 - half, 2.0 + half))
+
+
+def test_no_spread_is_no_test():
+    same = [made("baseline", 0, [100.0] * 10)], [made("synscaw", 0, [100.0] * 10)]
+    column = {"baseline": same[0], "synscaw": same[1]}
+    cells = report.details(ROWS["mesothelioma"], column, True)
+    assert cells["p, Student's t"][1] == cells["p, corrected t"][1] == "no test"
+
+
+def test_seeds_are_paired_and_stars_are_students():
+    base = np.arange(90.0, 100.0)
+    column = {
+        "baseline": [made("baseline", seed, base) for seed in (0, 1)],
+        "synscaw": [made("synscaw", 1, base + np.tile([0.5, 1.5], 5))],
+    }
+    cells = report.details(ROWS["thyroid"], column, True)
+    assert cells["Δ best on test [95 %]"][1].startswith("+1.00 [")
+    assert cells["seeds"] == ["2", "1"]
+    p = stats.ttest_ind(base + np.tile([0.5, 1.5], 5), np.tile(base, 2)).pvalue
+    assert cells["p, Student's t"][1] == f"{p:.3f}"
+    assert report.overview({"thyroid": column}, "final")["SynScaW"][0].endswith("-")
+
+
+def test_parkinsons_two_targets_count_once():
+    def column(gap):
+        return {
+            name: [made(name, 0, [0.1 + gap * (name == "synscaw")] * 10, "raw", {"range": 1.0})]
+            for name in ("baseline", "dropout", "synscaw", "synscal")
+        }
+
+    results = {name: column(0.01 * i) for i, name in enumerate(PAPER_ROWS[5:])}
+    scores = report.data_set_scores(results, "final")
+    assert len(scores) == 6
+    assert scores["parkinson"]["synscaw"] == pytest.approx(10.5)
+    text = report.headline(results)
+    assert "Friedman, all data sets (6;" in text
+    lines = [line for line in text.splitlines() if line.startswith("| SynScaW")]
+    differences = [line["synscaw"] - line["baseline"] for line in scores.values()]
+    p = stats.wilcoxon(differences).pvalue
+    assert f"| {p:.3f} |" in lines[0]
+    assert "parkinson" not in report.data_set_scores({"parkinson_motor": column(0)}, "final")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smallest experiment: three folds of diabetes, two epochs, two methods."""
+    module = load("table5")
+    config = dataclasses.replace(
+        module.PRESETS["smoke"],
+        rows=("diabetes",),
+        methods=("baseline", "synscaw"),
+        output=tmp_path_factory.mktemp("table5"),
+    )
+    module.main(config)
+    return module, config
+
+
+def test_results_carry_where_they_come_from(smoke):
+    _, config = smoke
+    path = config.folder / "diabetes" / "synscaw" / "seed0" / "result.json"
+    result = json.loads(path.read_text())
+    assert result["status"] == "finished" and len(result["history"]) == 2
+    assert result["steps_run"] == result["steps_planned"]
+    assert result["method"]["decay_epochs"] == 40
+    assert {"versions", "commit", "cpu", "device", "wall_seconds"} <= result.keys()
+    assert len(result["folds"]["best_on_test"]["figure"]) == 3
+
+
+def test_a_finished_row_is_not_run_again(smoke, monkeypatch):
+    module, config = smoke
+    monkeypatch.setattr(jax, "jit", None)  # nothing is compiled
+    module.main(config)
+    for kind in ("md", "csv", "tex", "png"):
+        assert (config.folder / f"table5.{kind}").stat().st_size > 100
+    text = (config.folder / "table5.md").read_text()
+    assert "not comparable" in text and "best on test (optimistic)" in text
+
+
+def test_other_settings_are_refused_in_the_same_folder(smoke):
+    module, config = smoke
+    from synscale_jax.training.runs import RunError
+
+    path = config.folder / "diabetes" / "baseline" / "seed0" / "result.json"
+    held = path.read_text()
+    path.unlink()
+    other = dataclasses.replace(config, train=FoldConfig(epochs=3), methods=("baseline",))
+    with pytest.raises(RunError, match=r"epochs was 2 and is now 3"):
+        module.main(other)
+    path.write_text(held)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rows": ("iris", "iris")}, "repeats itself"),
+        ({"seeds": (-1,)}, "negative seed"),
+        ({"folds": 1}, "folds=1 is no cross-validation"),
+    ],
+)
+def test_bad_command_lines_are_one_sentence(change, sentence):
+    module = load("table5")
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(module.PRESETS["smoke"], **change)
+
+
+def test_sequences_are_compared_on_the_papers_reading():
+    def run(method, seed, test):
+        history = [
+            {"test_accuracy": t, "validation_accuracy": v}
+            for t, v in zip(test, (0.9, 0.8), strict=True)
+        ]
+        return {
+            "status": "finished",
+            "seed": seed,
+            "method": {"name": method},
+            "history": history,
+            "final": history[-1],
+        }
+
+    column = {
+        "baseline": [run("baseline", seed, (0.80, 0.85)) for seed in (0, 1)],
+        "synscaw": [run("synscaw", seed, (0.86, 0.84 + 0.03 * seed)) for seed in (0, 1)],
+    }
+    labels = report.LABELS
+    cells = sequence_table(column, SEQUENCE_ROWS["imdb_gru"], labels, comparable=True)
+    assert cells["best on test (optimistic)"] == ["85.00 ± 0.00", "86.50 ± 0.71"]
+    assert cells["best on validation"] == ["80.00 ± 0.00", "86.00 ± 0.00"]
+    assert cells["Δ best on test [95 %]"][1].startswith("+1.50 [")
+    assert cells["verdict"][1] == "cannot tell"
+
+
+def test_the_eegs_dropout_is_refused():
+    module = load("table5_sequences")
+    with pytest.raises(ValueError, match="leave that method out"):
+        dataclasses.replace(module.PRESETS["eeg"], methods=("baseline", "dropout"))
