@@ -40,7 +40,7 @@ IMAGES, TEST_IMAGES, REPEATS = 200, 1500, 3
 
 def timed(work: Callable[[], Any], repeats: int = REPEATS) -> tuple[float, float, Any]:
     """Seconds of compilation, median seconds of a repeat, and what came out."""
-    seconds = []
+    seconds, out = [], None
     for _ in range(repeats + 1):
         begin = time.perf_counter()
         out = jax.block_until_ready(work())
@@ -143,7 +143,7 @@ def origin(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, add to the results, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--brian", default="python", help="the Python with Brian 2")
     parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS)
     parser.add_argument("--core", type=int, default=0, help="everything is pinned to this core")
@@ -161,7 +161,7 @@ def main() -> None:
         "inhibition_delay": np.asarray(state.inhibition_delay) * network.dt,
     }
     path = HERE / "results" / "spiking.json"
-    result = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
     if "ours" in arguments.peers:
         rows, weights = ours(arrays, tests.rates)
         result["rows"] |= rows

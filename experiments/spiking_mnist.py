@@ -25,6 +25,7 @@ import time
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from synscale_jax.data import load_images
@@ -149,7 +150,9 @@ def train_and_show(config: Config, folder: pathlib.Path, seed: int) -> None:
         )
 
 
-def test_sets(config: Config, test: Any, mean_rate: float, seed: int) -> dict[str, Any]:
+def test_sets(
+    config: Config, test: tuple[np.ndarray, np.ndarray], mean_rate: float, seed: int
+) -> dict[str, protocol.Examples]:
     """Known and unknown digits and the two kinds of noise."""
     each = config.test_images // 3
     return {
@@ -205,7 +208,7 @@ def record(network: Network, state: NetworkState, rates: np.ndarray) -> np.ndarr
     state = initial_state(network, jax.random.key(0), weights=state.weights)._replace(
         partner_delay=state.partner_delay, inhibition_delay=state.inhibition_delay
     )
-    _, spiked = jax.lax.scan(lambda s, x: step(network, s, x, frozen), state, raster)
+    _, spiked = jax.lax.scan(lambda s, x: step(network, s, x, frozen), state, jnp.asarray(raster))
     return np.asarray(spiked)[:, : network.neurons]
 
 

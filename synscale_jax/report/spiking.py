@@ -126,7 +126,7 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 def _totals(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> dict[str, list[str]]:
-    table = {"shown": list(SETS)}
+    table: dict[str, list[str]] = {"shown": list(SETS)}
     for mode in modes:
         table[LABELS[mode]] = [spread(spike_totals(results, mode, name)) for name in SETS]
     table["notebook, with decay"] = [str(PUBLISHED[name][2]) for name in SETS]
@@ -134,7 +134,7 @@ def _totals(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> dict[
 
 
 def _normalised(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> dict[str, list[str]]:
-    table = {"shown": list(SETS)}
+    table: dict[str, list[str]] = {"shown": list(SETS)}
     table["article, without → with"] = [f"{PUBLISHED[s][0]} → {PUBLISHED[s][1]}" for s in SETS]
     table["article, / known without"] = [
         f"{PUBLISHED[s][0] / 416:.2f} → {PUBLISHED[s][1] / 416:.4f}" for s in SETS
@@ -385,7 +385,7 @@ def rasters(
             begin += len(part) * dt / 1000
         upper.set_title(LABELS[mode], pad=14)
         lower.set_xlabel("time (s)")
-    each = fired.shape[1] // len(classes)
+    each = len(next(iter(next(iter(spikes.values())).values()))[0]) // len(classes)
     places = [each * slot + each / 2 - 0.5 for slot in range(len(classes))]
     panels[0][0].set_yticks(places, [str(label) for label in classes])
     panels[0][0].set_ylabel("neurons of class")

@@ -221,7 +221,7 @@ def _output_spikes(
         who = jnp.argmax(left)
         column = lax.dynamic_slice_in_dim(rows, who, 1, axis=1)
         own = LearningRates(*(lax.dynamic_slice_in_dim(rate, who, 1) for rate in rates))
-        column = stdp.at_output_spike(rule, column, pre, own, np.ones(1, bool))
+        column = stdp.at_output_spike(rule, column, pre, own, jnp.ones(1, bool))
         return lax.dynamic_update_slice_in_dim(rows, column, who, axis=1), left.at[who].set(False)
 
     rows, _ = lax.while_loop(lambda carry: carry[1].any(), learn, (at.rows, spiked[:n]))

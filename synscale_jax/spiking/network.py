@@ -115,8 +115,6 @@ class Network:
     @property
     def silence_time(self) -> float:
         """τ of the decay in ms, whatever the mode."""
-        if not 0 <= self.others_rate < float("inf"):
-            raise ValueError(f"others_rate={self.others_rate}: use 0 or more (1 as published).")
         if self.decay_time is not None:
             return self.decay_time
         return CONTINUOUS_TIME if self.decay == "continuous" else ONE_SHOT_TIME

@@ -261,7 +261,8 @@ def _show(
     start = (_engine.pack(state), jnp.zeros([], cumulative.dtype), jnp.int32(0))
     packed = lax.while_loop(more, block, start)[0]
     counts = packed.counts
-    silence = InputSpikes(*(jnp.full(1, value, jnp.int32) for value in (network.steps, 0)), 1)
+    step, who, count = jnp.full(1, network.steps, jnp.int32), jnp.zeros(1, jnp.int32), jnp.int32(1)
+    silence = InputSpikes(step, who, count)
     packed = _engine.advance(
         network, state, packed, silence, begin, begin + network.steps, rates, decay, native
     )

@@ -29,7 +29,8 @@ def save_state(path: pathlib.Path, state: NetworkState, **extra: Any) -> None:
     arrays |= {k: v for k, v in state._asdict().items() if k != "neurons"}
     arrays |= {f"extra.{name}": value for name, value in extra.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
+    plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez(buffer, **plain)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".npz.partial")
     scratch.write_bytes(buffer.getvalue())
