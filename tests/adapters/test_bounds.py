@@ -108,8 +108,15 @@ def test_loss_is_the_sum_over_places(case):
 @pytest.mark.parametrize("method", [methods.baseline(), methods.synscaw()], ids=lambda m: m.name)
 @pytest.mark.parametrize(
     ("model", "places"),
-    [(MLP((16, 16), 10), PLACES), (cifar_resnet(8, 10, width=2), ("stage2_block0", "head"))],
-    ids=["mlp", "resnet"],
+    [
+        pytest.param(MLP((16, 16), 10), PLACES, id="mlp"),
+        pytest.param(
+            cifar_resnet(8, 10, width=2),
+            ("stage2_block0", "head"),
+            id="resnet",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_a_probe_leaves_training_unchanged_to_the_bit(model, places, method):
     data, key = load_images("digits"), jax.random.key(0)
