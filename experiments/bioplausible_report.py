@@ -59,7 +59,7 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
         here = [row for row in rows if row.group == group and results[row.name]]
         if not here:
             continue
-        parts.append(f"## {TITLES[group]}\n\n{table(here, results, study.data)}\n")
+        parts.append(f"## {TITLES[group]}\n\n{table(here, results, study.data, bands=not smoke)}\n")
         curves(here, results, TITLES[group], study.folder / f"{group}.png")
         parts.append(f"![{TITLES[group]}]({group}.png)\n")
     if (study.folder / "sweep.png").exists() and results.get("gupta3_2_p50"):
@@ -70,7 +70,7 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
         mosaic(
             load_arrays(weights)["weights"], study.images.image_shape, study.folder / "units.png"
         )
-        parts.append("![Weights of 20 competing units](units.png)\n")
+        parts.append("![Weights of 20 competing units](receptive_fields.png)\n")
     parts.append(_origin(results, smoke))
     text = "\n".join(parts)
     write_text(study.folder / "README.md", text)
@@ -83,7 +83,7 @@ def read_runs(folder: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths if ".old" not in path.parent.name]
 
 
-def table(rows: Sequence[Row], results: Runs, data: str) -> str:
+def table(rows: Sequence[Row], results: Runs, data: str, *, bands: bool = True) -> str:
     """One line a row: accuracy at the end and the largest, what was printed, and time."""
     columns: dict[str, list[str]] = {
         "learner": [], "kind": [], "seeds": [], "accuracy %, at the end": [], "largest %": [],
@@ -103,7 +103,7 @@ def table(rows: Sequence[Row], results: Runs, data: str) -> str:
             spread(best) if len(runs[0]["history"]) > 1 and row.kind == "legacy" else "",
             _shown(row.printed.get(data)),
             _shown(row.printed_max.get(data)),
-            verdict(row.name, end, best, data),
+            verdict(row.name, end, best, data) if bands else "",
             f"{runs[0]['config']['learning_rate']:g}",
             f"{np.median([run['seconds_per_epoch'] for run in runs]):.2g}",
         )
