@@ -68,7 +68,9 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
     weights = units_folder(study, study.seeds[0]) / "weights.npz"
     if weights.exists():
         mosaic(
-            load_arrays(weights)["weights"], study.images.image_shape, study.folder / "units.png"
+            load_arrays(weights)["weights"],
+            study.images.image_shape,
+            study.folder / "receptive_fields.png",
         )
         parts.append("![Weights of 20 competing units](receptive_fields.png)\n")
     parts.append(_origin(results, smoke))

@@ -15,6 +15,9 @@ from synscale_jax.models.feedback_alignment import FeedbackDense
 from synscale_jax.scaling._activations import activation_function
 from synscale_jax.scaling._layers import Layer
 
+UnitBias = Literal["none", "linear", "relu"]
+HeadKind = Literal["backprop", "alignment"]
+
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """U(±1/√inputs), PyTorch's default for kernels; biases are drawn alike."""
 
@@ -153,10 +156,10 @@ class LightCNN(nn.Module):
 
 
 CNN = (Block(16, 5, 1, 2), Block(32, 5, 1, 2))
-"""The larger of the published light CNNs: 28 938 parameters on MNIST, 34 538 on CIFAR-10."""
+"""The larger of the published light CNNs, 28 938 parameters on MNIST and 34 538 on CIFAR-10."""
 
 CNN2 = (Block(8, 3, 2, 1),)
-"""The smaller: 4010 and 5354."""
+"""The smaller one, 4010 and 5354 parameters."""
 
 
 class DropoutCNN(nn.Module):
@@ -174,7 +177,7 @@ class DropoutCNN(nn.Module):
 
     blocks: Sequence[Block]
     num_classes: int
-    feedback: Literal["backprop", "alignment"] = "backprop"
+    feedback: HeadKind = "backprop"
     head_bias: float = 0.0
 
     @nn.compact
@@ -201,7 +204,7 @@ class DropoutCNN(nn.Module):
 
 
 SIMPLE = (Block(10, 5, 1, 0), Block(20, 5, 1, 0))
-"""The published hybrid's convolutions on MNIST: 21 840 parameters with the dense layers."""
+"""The published hybrid's convolutions on MNIST, 21 840 parameters with the dense layers."""
 
 SIMPLE_CIFAR = (Block(16, 5, 1, 2), Block(32, 5, 1, 2))
 """The same on CIFAR-10."""
@@ -270,8 +273,8 @@ class Readout(nn.Module):
 
     num_classes: int
     features: Sequence[int] = ()
-    unit_bias: Literal["none", "linear", "relu"] = "none"
-    feedback: Literal["backprop", "alignment"] = "backprop"
+    unit_bias: UnitBias = "none"
+    feedback: HeadKind = "backprop"
     use_bias: bool = True
     bias: float = 0.0
 

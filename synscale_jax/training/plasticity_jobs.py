@@ -120,7 +120,7 @@ def run_study(
     if any(row.units == "competing" for row in rows):
         jobs += [functools.partial(_train_units, study, seed) for seed in study.seeds]
     jobs += [functools.partial(_tune, study, row, r) for row in rows for r in row.rates]
-    features = _Features(study)
+    features = Features(study)
     jobs += [
         functools.partial(train_row, study, row, seed, features, change)
         for seed in study.seeds
@@ -189,7 +189,7 @@ def train_row(
     study: Study,
     row: Row,
     seed: int,
-    features: _Features,
+    features: Features,
     change: Callable[[Learner], Learner] | None = None,
 ) -> dict[str, Any]:
     """One row with one seed.
@@ -251,7 +251,7 @@ def view_of(row: Row, images: ImageSet) -> View:
     return View(1 / 255)
 
 
-class _Features:
+class Features:
     """What fixed units make of the images; the last asked for is kept."""
 
     def __init__(self, study: Study) -> None:
@@ -259,6 +259,7 @@ class _Features:
         self._kept: tuple[Any, tuple[Examples, Examples]] | None = None
 
     def of(self, row: Row, seed: int) -> tuple[Examples, Examples]:
+        """Training and test examples of a row with units."""
         key = (row.units, row.source, row.power, seed)
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # before the next is made: each may take half a gigabyte

@@ -28,7 +28,7 @@ from synscale_jax.training.plasticity import Learner, LearnerConfig
 
 Kind = Literal["legacy", "clean", "control"]
 Source = Literal["unit", "signed", "centred", "drive", "response", "standard"]
-"""What a learner sees: pixels in [0, 1], in [−1, 1], or less the mean training image; of fixed
+"""What a learner sees, pixels in [0, 1], in [−1, 1], or less the mean training image; of fixed
 units their drive, its response relu(drive)^power, or relu(drive) with mean 0 and deviation 1."""
 
 
