@@ -21,6 +21,8 @@ from synscale_jax.training.plasticity_runs import NotYet, load_arrays, load_vari
 from synscale_jax.training.plasticity_studies import GROUPS
 from synscale_jax.training.plasticity_units import UnitsConfig
 
+pytestmark = pytest.mark.slow  # compiles a dozen programs
+
 TRIED = ("fcn", "oja_single", "oja_clean", "simple_cnn", "cnn_fa", "units_clean", "random_standard")
 
 
