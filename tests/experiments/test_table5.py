@@ -106,7 +106,15 @@ def test_seeds_are_paired_and_stars_are_students():
 def test_parkinsons_two_targets_count_once():
     def column(gap):
         return {
-            name: [made(name, 0, [0.1 + gap * (name == "synscaw")] * 10, "raw", {"range": 1.0})]
+            name: [
+                made(
+                    name,
+                    0,
+                    [0.1 + gap * (name == "synscaw")] * 10,
+                    "raw",
+                    {"range": 1.0, "mad": 1.0},
+                )
+            ]
             for name in ("baseline", "dropout", "synscaw", "synscal")
         }
 
