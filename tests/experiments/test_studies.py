@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from test_tables import load
+from test_paper_tables import load
 
 from synscale_jax.data import load_images
 

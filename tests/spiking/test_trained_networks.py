@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from synscale_jax import spiking
+from synscale_jax.data import DataNotAvailable, load_images
 from synscale_jax.spiking import pretrained
 
 
@@ -13,6 +14,17 @@ def test_loads_and_stays_silent_on_nothing_and_noise():
     noise = rng.integers(0, 60, (3, 28, 28), dtype=np.uint8)
     shown = np.concatenate([np.zeros((1, 28, 28), np.uint8), noise])
     assert network.predict(shown).tolist() == [-1] * 4
+
+
+def test_ten_digits_are_answered_as_the_card_says():
+    trained = spiking.load_pretrained("mnist_ten")
+    assert trained.classes == tuple(range(10)) and trained.state.weights.shape == (784, 100)
+    try:
+        images, labels = load_images("mnist").test
+    except DataNotAvailable as error:
+        pytest.skip(str(error))
+    right = (trained.predict(images[:200]) == labels[:200]).mean()
+    assert abs(right - trained.about["accuracy"]) < 0.105  # three standard errors of 200
 
 
 def test_writing_and_reading_keep_everything(tmp_path):
