@@ -322,7 +322,7 @@ def weight_scatter(before: np.ndarray, after: Mapping[str, np.ndarray], path: pa
 
     arrays = {"without decay": before, **after}
     figure = Figure(figsize=(9, 2.4 * len(arrays)), layout="constrained")
-    panels = figure.subplots(len(arrays), 1, sharex=True, sharey=True)
+    panels = figure.subplots(len(arrays), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (title, array) in zip(panels, arrays.items(), strict=True):
         axes.plot(array.T.ravel(), ".", ms=0.8, color="#0072B2")
         axes.set(title=title, ylabel="weight", ylim=(0, 0.055))
@@ -368,7 +368,9 @@ def rasters(
     from matplotlib.figure import Figure  # slow to import, and needed here alone
 
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    panels = figure.subplots(2, len(spikes), sharex=True, sharey="row", height_ratios=[3, 1])
+    panels = figure.subplots(
+        2, len(spikes), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False
+    )
     for column, (mode, parts) in enumerate(spikes.items()):
         fired = np.concatenate(list(parts.values()))
         upper, lower = panels[:, column]

@@ -18,7 +18,7 @@ from synscale_jax.spiking import encoding, protocol
 from synscale_jax.spiking.batched import count_spikes_batched
 from synscale_jax.spiking.network import Network, NetworkState, initial_state
 
-NAMES = ("mnist_three",)
+NAMES = ("mnist_three", "mnist_ten")
 _KEPT = ("inputs", "classes", "neurons_per_class", "others_rate", "dt", "decay", "decay_time")
 
 
@@ -69,7 +69,7 @@ def load_pretrained(name: str = "mnist_three") -> Pretrained:
     """Load a network that comes with the package; its card is docs/spiking.md.
 
     Args:
-      name: ``"mnist_three"``, digits 7, 4 and 6.
+      name: ``"mnist_three"``, digits 7, 4 and 6, or ``"mnist_ten"``, all digits.
 
     Returns:
       The network, with :meth:`Pretrained.predict`.

@@ -59,17 +59,20 @@ def spike_list(fired):
 
 @pytest.mark.parametrize("decay", ["none", "continuous"])
 def test_plain_step_equals_brian(brian, decay):
+    @jax.jit
+    def present(state, raster, rates):
+        def one(state, inputs):
+            return spiking.step(SMALL, state, inputs, rates, decay=decay == "continuous")
+
+        return jax.lax.scan(one, state, raster)
+
     with jax.enable_x64(True):
         state, fired = recorded_network(brian, jnp.float64), []
         for slot in (0, 1):
             state = begin(state)
             rates = learning_rates(SMALL, slot, jnp.float64)
-
-            def one(state, inputs, rates=rates):
-                return spiking.step(SMALL, state, inputs, rates, decay=decay == "continuous")
-
             raster = jnp.asarray(brian["raster"][6000 * slot : 6000 * (slot + 1)])
-            state, spikes = jax.jit(lambda s, r, one=one: jax.lax.scan(one, s, r))(state, raster)
+            state, spikes = present(state, raster, rates)
             fired.append(np.asarray(spikes))
             np.testing.assert_allclose(
                 state.weights, brian[f"{decay}_weights_{slot}"], rtol=1e-8, atol=1e-14
@@ -140,7 +143,7 @@ def test_step_seventy_million_is_as_step_zero(brian, native):
 PICTURES = Network(inputs=30, classes=2, neurons_per_class=3, active=60.0, rest=20.0)
 
 
-def pictures(count=6):
+def pictures(count=4):
     rng = np.random.default_rng(0)
     return rng.uniform(0, 300, (count, 30)).astype(np.float32), np.arange(count) % 2
 
@@ -153,8 +156,18 @@ def test_training_in_parts_is_training_at_once(native):
     whole, counts = spiking.train(PICTURES, start, rates, slots, key, native=native)
     first, some = spiking.train(PICTURES, start, rates[:2], slots[:2], key, native=native)
     second, more = spiking.train(PICTURES, first, rates[2:], slots[2:], key, native=native)
-    assert (whole.weights == second.weights).all() and int(counts[:, :6].sum()) > 10
+    assert (whole.weights == second.weights).all() and int(counts[:, :6].sum()) > 5
     assert (np.concatenate([some, more]) == np.asarray(counts)).all()
+
+
+@both_paths
+def test_nothing_is_lost_to_nan_under_ten_times_the_drive(native):
+    rates, slots = pictures()
+    state = spiking.initial_state(PICTURES, jax.random.key(0))
+    state, _ = spiking.train(PICTURES, state, rates * 10, slots, jax.random.key(1), native=native)
+    leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32]
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+    assert float(state.weights.min()) >= 0 and float(state.weights.max()) <= np.float32(0.05)
 
 
 def test_more_input_spikes_than_a_block_holds_are_not_dropped(monkeypatch):
@@ -172,7 +185,7 @@ def test_more_input_spikes_than_a_block_holds_are_not_dropped(monkeypatch):
 
 
 def test_batched_counts_do_not_depend_on_the_batch_and_match_one_by_one():
-    rates, _ = pictures(40)
+    rates, _ = pictures(20)
     state = spiking.initial_state(PICTURES, jax.random.key(0), weights=np.full((30, 6), 0.04))
     key = jax.random.key(2)
     together = spiking.count_spikes_batched(PICTURES, state, rates, key)
@@ -199,16 +212,6 @@ def test_batched_spikes_equal_the_plain_step_on_the_same_input():
         lambda s, x: spiking.step(PICTURES, s, x, frozen), state, jnp.asarray(raster[:600, :30])
     )
     assert (np.asarray(fired).sum(0) == np.asarray(counts)).all() and int(counts.sum()) > 5
-
-
-@both_paths
-def test_nothing_is_lost_to_nan_under_ten_times_the_drive(native):
-    rates, slots = pictures()
-    state = spiking.initial_state(PICTURES, jax.random.key(0))
-    state, _ = spiking.train(PICTURES, state, rates * 10, slots, jax.random.key(1), native=native)
-    leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32]
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
-    assert float(state.weights.min()) >= 0 and float(state.weights.max()) <= np.float32(0.05)
 
 
 def test_inhibition_spares_its_own_neuron():
