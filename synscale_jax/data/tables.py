@@ -165,7 +165,7 @@ def make_folds(
       >>> from synscale_jax.data import load_table, make_folds
       >>> folds = make_folds(load_table("diabetes"), seed=0)
       >>> len(folds), len(folds[0].train), len(folds[0].validation), len(folds[0].test)
-      (10, 357, 40, 45)
+      (10, 358, 39, 45)
     """
     rows = len(table.target)
     if grouped and table.groups is None:
