@@ -94,7 +94,7 @@ def trajectory(
       >>> from synscale_jax.analysis.fixed_points import trajectory
       >>> settles = trajectory(0.5, lambda w: 0.25 - 0.2 * w, [0, 100, 1000], scaling_rate=0.1)
       >>> settles.weights.round(3), settles.diverged_at
-      (array([0.5 , 1.127, 1.25 ]), None)
+      (array([0.5  , 1.013, 1.25 ]), None)
       >>> diverges = trajectory(0.5, lambda w: 0.1 + 0 * w, [0, 300], scaling_rate=0.1)
       >>> print(f"{diverges.diverged_at:.2f}")
       200.00

@@ -125,7 +125,7 @@ def neuron_information(weight: Any, *, bias: float = 0.0) -> Any:
     Examples:
       >>> from synscale_jax.analysis.information import neuron_information
       >>> print(f"{neuron_information(2.0):.4f}")
-      0.1858
+      0.1856
     """
     x, share = _nodes()
     p = special.expit(np.asarray(weight, float)[..., None] * x + bias)
@@ -152,9 +152,9 @@ def exact_delta_information(
     Examples:
       >>> from synscale_jax.analysis.information import exact_delta_information
       >>> print(f"{exact_delta_information(2.0, 0.1, scaling_rate=1.0):.4f}")
-      0.0461
+      0.0576
       >>> print(f"{exact_delta_information(-2.0, 0.1, scaling_rate=1.0):.4f}")
-      -0.0519
+      -0.0563
     """
     w = np.asarray(weight, float)
     scaled = w + scaling_rate * np.square(w) * np.asarray(gap, float)

@@ -52,7 +52,7 @@ def class_examples(
       >>> digits = load_images("digits").train
       >>> shown = protocol.class_examples(digits.images, digits.labels, (7, 4, 6), 2, seed=0)
       >>> shown.rates.shape, shown.slots.tolist()
-      ((6, 64), [2, 2, 1, 0, 0, 1])
+      ((6, 64), [1, 1, 2, 2, 0, 0])
     """
     if len(set(classes)) != len(classes) or not classes:
         raise ValueError(f"classes {list(classes)} are no choice: name each once.")
