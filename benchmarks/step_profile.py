@@ -42,7 +42,8 @@ def profile(network: str, steps: int) -> dict[str, Any]:
     key = jax.random.key(0)
     state = program.init(key)
     jax.block_until_ready(program.chunk(state, key, steps))
-    names = operations(program._chunk.lower(state, key, steps, program.splits.train))
+    compiled: Any = program._chunk
+    names = operations(compiled.lower(state, key, steps, program.splits.train))
     options = ProfileOptions()
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -262,7 +262,7 @@ def draw_strengths(
             label=label,
         )
     plain = [quantity(run, "error") for run in finished(results["baseline"]).values()]
-    axes.axhline(np.mean(plain), color="#000000", ls=":", lw=1, label="baseline")
+    axes.axhline(float(np.mean(plain)), color="#000000", ls=":", lw=1, label="baseline")
     axes.set_xscale("log")
     axes.set(xlabel="strength", ylabel="test error (%)", title="Two confidence penalties")
     axes.legend(frameon=False)

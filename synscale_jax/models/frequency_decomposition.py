@@ -29,7 +29,8 @@ class _Dilated(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(0.5**0.5), shape)
         bias = self.param("bias", nn.initializers.zeros, (DILATIONS, CHANNELS))
         start = STRIDE * jnp.arange(LENGTH)
-        late = x[:, start[None] + jnp.arange(1, DILATIONS + 1)[:, None]]  # (batch, dilations, length)
+        later = start[None] + jnp.arange(1, DILATIONS + 1)[:, None]
+        late = x[:, later]  # (batch, dilations, length)
         return (
             x[:, None, start, None] * kernel[0][None, :, None]
             + late[..., None] * kernel[1][None, :, None]

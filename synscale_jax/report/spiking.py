@@ -263,7 +263,8 @@ def rules_figure(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> No
         axes.set(xscale="log", xlabel="presentations", title=SHOWN[shown])
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("test accuracy (%)")
-    figure.axes[1].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, frameon=False,
+                  loc="outside lower center", ncols=4)  # fmt: skip
     save_figure(figure, path)
 
 

@@ -88,7 +88,7 @@ def use_it_or_lose_it(
     if isinstance(threshold, int | float) and threshold < 0:
         raise ValueError(f"threshold={threshold}: absolute values exceed it always, use 0 or more.")
 
-    def chosen(params: Any) -> dict[str, tuple[Layer, Array]]:
+    def chosen(params: Any) -> dict[str, tuple[Layer, Any]]:
         leaves = leaves_by_path(params)
         table = layers_from_names(params) if layers is None else layers
         found = {layer.name: (layer, leaves.get((*layer.path, layer.kernel))) for layer in table}

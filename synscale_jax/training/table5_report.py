@@ -112,7 +112,7 @@ def overview(results: Results, reading: str) -> dict[str, list[str]]:
 
 
 def stars(outcome: Outcome) -> str:
-    """The paper's marks: * at 0.1, ** at 0.01, *** at 0.001, - above."""
+    """The paper's marks: one star at 0.1, two at 0.01, three at 0.001; above that a dash."""
     if outcome.p_value is None:
         return " (no test)"
     for mark, level in ((r"\*\*\*", 0.001), (r"\*\*", 0.01), (r"\*", 0.1)):

@@ -16,7 +16,7 @@ from jax import Array
 
 from synscale_jax.analysis.significance import Interval, verdict
 from synscale_jax.data import DataNotAvailable, ImageSet, Split, load_images, load_imdb
-from synscale_jax.data.eeg import load_eeg, standardised, evaluation_windows, training_windows
+from synscale_jax.data.eeg import evaluation_windows, load_eeg, standardised, training_windows
 from synscale_jax.models import FrequencyDecompositionNetwork, RecurrentClassifier
 from synscale_jax.report.collect import finished
 from synscale_jax.report.statistics import Estimate, estimate
