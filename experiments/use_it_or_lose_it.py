@@ -7,8 +7,8 @@ published figure stands beside it. 784-1024-10 with the schedule of the package'
     python experiments/use_it_or_lose_it.py --preset smoke   # seconds
     python experiments/use_it_or_lose_it.py                  # some minutes on one core
 
-Expect no difference that exceeds the seeds'. Give the same command again to go on after an
-interruption.
+Expect what results/use_it_or_lose_it/README.md says: 3.7 % error with either time constant, 3.75 %
+without. Give the same command again to go on after an interruption.
 """
 
 import dataclasses
@@ -93,7 +93,8 @@ def main(config: Config) -> None:
         raise RunError(f"there is no result below {folder} yet: give the same command again.")
     labels = {method.name: method.label for method in chosen}
     rows = tables.columns(tables.method_rows(results, labels, {}), "test")
-    rows.pop("minutes a run", None)
+    for name in ("minutes a run", "test error %, best_on_test"):
+        rows.pop(name, None)
     first = next(iter(results.values()))[0]
     text = "# Use it or lose it on an MLP\n\n" + tables.markdown(rows) + "\n" + tables.origin(first)
     write_text(folder / "README.md", text + "\n")

@@ -52,15 +52,15 @@ def use_it_or_lose_it(
     Args:
       time_constant: τ in optimizer steps.
       threshold: what an input must exceed to be used; behind a sigmoid nothing is ever 0.
-      layers: the layer table, ``model.layer_table()`` or :func:`adapters.linen.layers_of`; without
-        one every leaf called ``kernel`` is a layer (see :func:`layers_from_names`).
+      layers: the layer table, ``model.layer_table()`` or :func:`~synscale_jax.adapters.linen.layers_of`;
+        without one every leaf called ``kernel`` is a layer (see :func:`layers_from_names`).
       mask: a tree of booleans, of the parameters' structure or a prefix of it, or a function from
         parameters to one; False leaves a layer alone.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` with state :class:`UseItOrLoseItState`.
       ``update`` takes ``params`` and, by name, ``presynaptic``: what entered each layer, batch
-      kept, from a collector of :mod:`synscale_jax.adapters` called with ``presynaptic=True``.
+      kept, from a collector of ``synscale_jax.adapters`` called with ``presynaptic=True``.
 
     Raises:
       ValueError: at once for a τ that is not positive or a negative threshold; when traced for

@@ -30,7 +30,7 @@ class STDP(NamedTuple):
 
 
 PUBLISHED = STDP()
-"""The published rule: 1 % of g_max up, 1.05 % down."""
+"""As published, 1 % of g_max up and 1.05 % down."""
 
 
 class LearningRates(NamedTuple):
