@@ -52,8 +52,8 @@ def use_it_or_lose_it(
     Args:
       time_constant: τ in optimizer steps.
       threshold: what an input must exceed to be used; behind a sigmoid nothing is ever 0.
-      layers: the layer table, ``model.layer_table()`` or :func:`~synscale_jax.adapters.linen.layers_of`;
-        without one every leaf called ``kernel`` is a layer (see :func:`layers_from_names`).
+      layers: the layer table, ``model.layer_table()`` or ``adapters.linen.layers_of``; without
+        one every leaf called ``kernel`` is a layer (see :func:`layers_from_names`).
       mask: a tree of booleans, of the parameters' structure or a prefix of it, or a function from
         parameters to one; False leaves a layer alone.
 
