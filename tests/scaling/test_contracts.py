@@ -28,6 +28,17 @@ TRANSFORMS_UNDER_TEST = {
 
 rows = pytest.mark.parametrize("kwargs", TRANSFORMS_UNDER_TEST.values(), ids=TRANSFORMS_UNDER_TEST)
 
+# What every transform owes, not only those with a scaling rate, a counter and a mean gap.
+DECAY = {"use_it_or_lose_it": {"transform": ss.scaling.use_it_or_lose_it, "rate": 2.0}}
+ALL = TRANSFORMS_UNDER_TEST | DECAY
+all_rows = pytest.mark.parametrize("kwargs", ALL.values(), ids=ALL)
+
+ENTERED = {"hidden": jnp.eye(2, 5), "out": jnp.eye(2, 4)}  # three and two inputs are silent
+
+
+def made(transform=ss.synscaw, rate=0.1, **kwargs):
+    return transform(rate, **kwargs)
+
 
 def problem(dtype=jnp.float32, seed=0):
     keys = jax.random.split(jax.random.key(seed), 6)
@@ -50,7 +61,9 @@ def problem(dtype=jnp.float32, seed=0):
 def steps(transform, params, grads, activity, count=3, **extra):
     state = transform.init(params)
     for _ in range(count):
-        updates, state = transform.update(grads, state, params, activity=activity, **extra)
+        updates, state = transform.update(
+            grads, state, params, activity=activity, presynaptic=ENTERED, **extra
+        )
         params = optax.apply_updates(params, updates)
     return params
 
@@ -59,60 +72,60 @@ def assert_close(a, b, **kwargs):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **{"rtol": 1e-6, **kwargs}), a, b)
 
 
-@rows
+@all_rows
 def test_takes_unknown_extra_arguments_in_a_chain(kwargs):
-    tx = optax.chain(optax.adam(1e-2), ss.synscaw(0.1, **kwargs))
+    tx = optax.chain(optax.adam(1e-2), made(**kwargs))
     assert_close(steps(tx, *problem()), steps(tx, *problem(), value=1.0, something=None))
 
 
-@rows
+@all_rows
 def test_jit_equals_eager(kwargs):
-    tx = ss.synscaw(0.1, **kwargs)
+    tx = made(**kwargs)
     params, grads, activity = problem()
     state = tx.init(params)
-    eager, _ = tx.update(grads, state, params, activity=activity)
-    jitted, _ = jax.jit(tx.update)(grads, state, params, activity=activity)
+    eager, _ = tx.update(grads, state, params, activity=activity, presynaptic=ENTERED)
+    jitted, _ = jax.jit(tx.update)(grads, state, params, activity=activity, presynaptic=ENTERED)
     assert_close(eager, jitted, rtol=2e-5, atol=1e-7)
 
 
-@rows
+@all_rows
 def test_nothing_is_compiled_on_the_second_step(kwargs, caplog):
-    tx = ss.synscaw(0.1, **kwargs)
+    tx = made(**kwargs)
     params, grads, activity = problem()
     update = jax.jit(tx.update)
-    updates, state = update(grads, tx.init(params), params, activity=activity)
+    updates, state = update(grads, tx.init(params), params, activity=activity, presynaptic=ENTERED)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        update(updates, state, params, activity=activity)
+        update(updates, state, params, activity=activity, presynaptic=ENTERED)
     assert "ompil" not in caplog.text
 
 
-@rows
+@all_rows
 def test_masked_by_layer_changes_only_that_layer(kwargs):
     params, grads, activity = problem()
-    tx = optax.masked(ss.synscaw(0.1, **kwargs), {"hidden": True, "out": False})
-    bare = ss.synscaw(0.1, **kwargs)
+    tx = optax.masked(made(**kwargs), {"hidden": True, "out": False})
+    bare = made(**kwargs)
     out = steps(tx, params, grads, activity)
     assert_close(out["hidden"], steps(bare, params, grads, activity)["hidden"], rtol=1e-5)
     assert_close(out["out"], jax.tree.map(lambda p, g: p + g + g + g, params["out"], grads["out"]))
 
 
-@rows
+@all_rows
 def test_own_mask_equals_masked(kwargs):
     params, grads, activity = problem()
-    inner = steps(ss.synscaw(0.1, mask={"hidden": False, "out": True}, **kwargs), *problem())
-    outer = optax.masked(ss.synscaw(0.1, **kwargs), {"hidden": False, "out": True})
+    inner = steps(made(**kwargs, mask={"hidden": False, "out": True}), *problem())
+    outer = optax.masked(made(**kwargs), {"hidden": False, "out": True})
     assert_close(inner, steps(outer, params, grads, activity), rtol=1e-5)
 
 
-@rows
+@all_rows
 def test_partition(kwargs):
     params, grads, activity = problem()
     tx = optax.partition(
-        {"scaled": ss.synscaw(0.1, **kwargs), "plain": optax.identity()},
+        {"scaled": made(**kwargs), "plain": optax.identity()},
         {"hidden": "scaled", "out": "plain"},
     )
     out = steps(tx, params, grads, activity)
-    alone = steps(ss.synscaw(0.1, **kwargs), params, grads, activity)
+    alone = steps(made(**kwargs), params, grads, activity)
     assert_close(out["hidden"], alone["hidden"], rtol=1e-5)
 
 
@@ -138,15 +151,17 @@ def test_inject_hyperparams_without_static_args_is_told():
         optax.inject_hyperparams(ss.synscaw)(scaling_rate=0.1, every_k=2).init(problem()[0])
 
 
-@rows
+@all_rows
 def test_multi_steps_scales_once_an_accumulated_step(kwargs):
     params, grads, activity = problem()
-    inner = optax.chain(optax.sgd(0.1), ss.synscaw(0.1, **kwargs))
+    inner = optax.chain(optax.sgd(0.1), made(**kwargs))
     accumulated = optax.MultiSteps(inner, 3)
     state = accumulated.init(params)
     reached = params
     for _ in range(3):
-        updates, state = accumulated.update(grads, state, reached, activity=activity)
+        updates, state = accumulated.update(
+            grads, state, reached, activity=activity, presynaptic=ENTERED
+        )
         reached = optax.apply_updates(reached, updates)
     assert_close(reached, steps(inner, params, grads, activity, count=1), rtol=1e-5)
 
@@ -169,9 +184,9 @@ def test_scan_and_cond_keep_the_state_as_it_is(kwargs):
     assert_close(scanned, steps(tx, params, grads, activity), rtol=2e-5, atol=1e-6)
 
 
-@rows
+@all_rows
 def test_vmap_over_seeds_equals_one_by_one(kwargs):
-    tx = ss.synscaw(0.1, **kwargs)
+    tx = made(**kwargs)
     problems = [problem(seed=seed) for seed in (1, 2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     together = jax.vmap(lambda p, g, a: steps(tx, p, g, a))(*stacked)
