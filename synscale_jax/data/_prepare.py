@@ -7,9 +7,11 @@ import pathlib
 import queue
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,8 +56,8 @@ def prepare_images(name: str, *, data_dir: str | os.PathLike | None = None) -> p
     target = tfds_folder(data_dir)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=f".{name}-") as scratch:
-            built = _build(name, pathlib.Path(scratch), _manual_folder(data_dir))
+        with _scratch_folder(target, name) as scratch:
+            built = _build(name, scratch, _manual_folder(data_dir))
             prepared = target / name / built.name
             prepared.parent.mkdir(exist_ok=True)
             built.rename(prepared)
@@ -68,6 +70,21 @@ def prepare_images(name: str, *, data_dir: str | os.PathLike | None = None) -> p
             f"room, `{command(name)} --data-dir FOLDER`, and set TFDS_DATA_DIR to it."
         ) from error
     return prepared
+
+
+@contextlib.contextmanager
+def _scratch_folder(target: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A folder that is gone afterwards."""
+    scratch = pathlib.Path(tempfile.mkdtemp(dir=target, prefix=f".{name}-"))
+    try:
+        yield scratch
+    finally:
+        # When one download fails, TFDS's others may go on writing for a moment.
+        for wait in (0, 0.1, 0.3, 1, 3):
+            time.sleep(wait)
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not scratch.exists():
+                break
 
 
 def tfds_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
