@@ -54,7 +54,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(jax|jaxlib|flax|optax|numpy|np|nn|nnx|tyro|tqdm|matplotlib|orbax|ocp)(\..*)?"),
     (r"py:.*", r"(jaxtyping|collections|pathlib|argparse|contextlib|types|os)\..*"),
     # Type aliases and what Sphinx makes of subscripts; references to functions are checked.
-    (r"py:class", r"[A-Z]\w*|ndarray|(list|tuple|dict)\[.*|.*Annotated\[.*"),
+    (r"py:.*", r"typing\..*"),
+    (r"py:class", r"'[\w ]+'|[A-Z]\w*|ndarray|(list|tuple|dict)\[.*|.*Annotated\[.*"),
 ]
 
 html_theme = "furo"

@@ -55,12 +55,12 @@ class Table:
 
     @property
     def num_inputs(self) -> int:
-        """Inputs of a network: scalars, and one for each level of a category."""
+        """How many inputs a network has, the scalars and one for each level of a category."""
         return self.scalars.shape[1] + sum(self.levels)
 
     @property
     def width(self) -> int:
-        """Hidden units a layer: ten times the inputs, for classification times the classes."""
+        """How many hidden units a layer has, ten an input, times the number of classes."""
         return WIDTH_FACTOR * self.num_inputs * max(1, self.num_classes)
 
     @functools.cached_property

@@ -193,7 +193,7 @@ ERROR = Quantity(
     _error_interval,
     _error_difference,
 )
-"""Table I: test error in percent, intervals by bootstrap over seeds and test images."""
+"""Test error in percent (table I), intervals by bootstrap over seeds and test images."""
 
 
 def divergence(of: str) -> Quantity:

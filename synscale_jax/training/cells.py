@@ -38,12 +38,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For files and the command line: ``"mnist-mlp"``."""
+        """What files and the command line call it, as in ``"mnist-mlp"``."""
         return f"{self.data}-{self.network}"
 
     @property
     def label(self) -> str:
-        """For tables and figures: ``"MNIST × MLP"``."""
+        """What tables and figures call it, as in ``"MNIST × MLP"``."""
         return f"{IMAGE_SETS[self.data]} × {NETWORKS[self.network][0]}"
 
     def model(self, classes: int) -> Any:

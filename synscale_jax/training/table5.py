@@ -25,8 +25,8 @@ from synscale_jax.training.runs import Busy, Interrupted, RunError, Signals, run
 
 Unit = Literal["accuracy", "raw", "range", "mad"]
 READINGS = ("final", "best_on_validation", "best_on_test")
-"""The epoch that is read: the last, the best on the inner validation split, and, as the paper
-does, the best on the test fold, which is optimistic."""
+"""Which epoch is read, the last, the best on the inner validation split or, as the paper does,
+the best on the test fold, which is optimistic."""
 
 
 class Row(NamedTuple):
