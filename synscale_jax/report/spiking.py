@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from synscale_jax.report.plots import save
 from synscale_jax.report.statistics import estimate
 from synscale_jax.report.tables import markdown
 
@@ -183,17 +183,6 @@ def _by_seed(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> dict
     return table
 
 
-def save_figure(figure: Any, path: pathlib.Path) -> None:
-    """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".png.partial")
-    try:
-        figure.savefig(scratch, dpi=130, format="png")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 RULES = {"all_ltd": "STDP + all-LTD", "frozen": "STDP alone"}
 THRESHOLDS = {"snapshot": "adaptive", "fixed": "fixed"}
 SHOWN = {"same": "same 100 images", "fresh": "fresh images"}
@@ -265,7 +254,7 @@ def rules_figure(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> No
     figure.axes[0].set_ylabel("test accuracy (%)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, frameon=False,
                   loc="outside lower center", ncols=4)  # fmt: skip
-    save_figure(figure, path)
+    save(figure, path)
 
 
 def ten_table(result: Mapping[str, Any], *, smoke: bool) -> str:
@@ -314,7 +303,7 @@ def weight_maps(
                 axes.imshow(image, cmap="RdBu_r", vmin=-0.05, vmax=0.05)
                 axes.set(xticks=[], yticks=[])
             panels[block * len(classes) + slot][0].set_ylabel(f"{title}\n{label}", fontsize=8)
-    save_figure(figure, path)
+    save(figure, path)
 
 
 def weight_scatter(before: np.ndarray, after: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
@@ -329,7 +318,7 @@ def weight_scatter(before: np.ndarray, after: Mapping[str, np.ndarray], path: pa
         axes.set(title=title, ylabel="weight", ylim=(0, 0.055))
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("synapse, neuron by neuron")
-    save_figure(figure, path)
+    save(figure, path)
 
 
 def spike_bars(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
@@ -349,7 +338,7 @@ def spike_bars(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None
     axes.set(xticks=range(len(SETS)), xticklabels=SETS, ylabel="spikes of 1500 images")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    save_figure(figure, path)
+    save(figure, path)
 
 
 def rasters(
@@ -393,7 +382,7 @@ def rasters(
     panels[0][0].set_yticks(places, [str(label) for label in classes])
     panels[0][0].set_ylabel("neurons of class")
     panels[1][0].set_ylabel("rate (Hz)")
-    save_figure(figure, path)
+    save(figure, path)
 
 
 def pair_kernels(
@@ -425,4 +414,4 @@ def pair_kernels(
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("weight change / 1 % of g_max")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    save_figure(figure, path)
+    save(figure, path)
