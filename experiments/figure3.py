@@ -6,7 +6,7 @@ a small network is trained: 784-1024-1024-10 on MNIST for 3 epochs, with and wit
 panel has the histogram over log w, the fitted log-normal, half-normal and gamma, and, for our runs,
 the same network before training, whose weights are normal: expect the half-normal to fit that one.
 
-    python experiments/figure3.py                                    # about 1 min
+    python experiments/figure3.py
     python experiments/figure3.py --files vgg19.safetensors
     python experiments/figure3.py --runs runs/tables/laptop/mnist-mlp/baseline/seed0
 """

@@ -5,7 +5,7 @@ binary z and x ~ U(-1, 1) by quadrature (right). Expected: the left panel has th
 every w; the middle one the sign opposite to w, as the paper describes; the right one the sign of
 w·ẑ, so that along the tied ẑ the information falls for either sign of w.
 
-    python experiments/figure4.py                  # about 3 s
+    python experiments/figure4.py
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ text's target, which grows with the weight itself: E relu(w u) = |w|/4 for u ~ U
 the first diverges at 1/(γ ẑ w₀), the second settles at 0.25/x̄, the third diverges at
 1/(2γ (1/4 − x̄) w₀²) for x̄ < 1/4 and fades away otherwise.
 
-    python experiments/fixed_points.py             # about 2 s
+    python experiments/fixed_points.py
 """
 
 import dataclasses

@@ -9,8 +9,8 @@ slow modes under themselves. It adds a sweep over densities, directed networks, 
 estimate that synapses could make while the network runs.
 
     python experiments/noise_prune.py --preset smoke    # n = 200, every part, under a minute
-    python experiments/noise_prune.py --preset laptop   # n = 1000, 3 minutes of one core
-    python experiments/noise_prune.py --preset paper    # n = 2000, 8 minutes of one core
+    python experiments/noise_prune.py --preset laptop   # n = 1000, about 3 minutes of one core
+    python experiments/noise_prune.py --preset paper    # n = 2000, estimated 8 minutes of one core
 
 The sweep and the local estimate are the same under laptop and paper; `--parts clustered directed`
 leaves them out. The notebook states no figure but densities (0.195 kept by noise-prune, 0.200 by
