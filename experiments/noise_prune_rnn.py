@@ -6,7 +6,7 @@ the mask held. Nothing is chosen on the test images. The rule is the linear theo
 figures exist for this task.
 
     python experiments/noise_prune_rnn.py --preset smoke    # one seed, few images, half a minute
-    python experiments/noise_prune_rnn.py                   # 5 seeds, estimated 7 minutes of one core
+    python experiments/noise_prune_rnn.py  # 5 seeds, estimated 7 minutes of one core
 
 Finished seeds are kept in the output folder and not run again.
 """
