@@ -55,8 +55,8 @@ def our_rows(row: str, epochs: int, names: tuple[str, ...] | None = None):
 def torch_rows(row: str, adam: str):
     """The same work as a plain loop: one network, one fold, one method after the other."""
     import numpy as np
-    import torch
-    from torch import nn
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
     from torch_peer import ADAMS
 
     from synscale_jax.data import load_table, make_folds
@@ -205,8 +205,8 @@ def our_gru():
 
 def torch_gru(adam: str):
     """The same with PyTorch's nn.GRU."""
-    import torch
-    from torch import nn
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
     from torch_peer import ADAMS
 
     gru, head = nn.GRU(1, UNITS, batch_first=True), nn.Linear(UNITS, 10)
