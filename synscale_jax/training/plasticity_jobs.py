@@ -273,7 +273,8 @@ class Features:
             inputs = responses(weights, split.images, row.source, row.power)
             made.append(Examples(jnp.asarray(inputs), jnp.asarray(split.labels)))
         if row.source == "standard":
-            mean, deviation = made[0].inputs.mean(0), made[0].inputs.std(0) + 1e-6
+            mean = made[0].inputs.mean(0, keepdims=True)
+            deviation = made[0].inputs.std(0, keepdims=True) + 1e-6
             made = [Examples((part.inputs - mean) / deviation, part.labels) for part in made]
         return made[0], made[1]
 
