@@ -23,7 +23,8 @@ import bioplausible_report
 
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.plasticity_jobs import Study, run_study
-from synscale_jax.training.plasticity_studies import GROUPS, Row
+from synscale_jax.training.plasticity_rows import Row
+from synscale_jax.training.plasticity_studies import GROUPS
 from synscale_jax.training.plasticity_units import UnitsConfig
 
 # What two epochs of few images can show: one of each kind.

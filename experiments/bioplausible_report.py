@@ -11,9 +11,11 @@ import numpy as np
 
 from synscale_jax.report.plots import save
 from synscale_jax.report.tables import markdown
+from synscale_jax.training.plasticity_hebbian import SWEEP
 from synscale_jax.training.plasticity_jobs import Study, units_folder
+from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays
-from synscale_jax.training.plasticity_studies import GROUPS, SWEEP, Row
+from synscale_jax.training.plasticity_studies import GROUPS
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.runs import RunError
 

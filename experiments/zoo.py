@@ -22,8 +22,9 @@ import numpy as np
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.plasticity import Learner
 from synscale_jax.training.plasticity_jobs import Study, run_study, units_folder
+from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays, load_variables
-from synscale_jax.training.plasticity_studies import GROUPS, Row
+from synscale_jax.training.plasticity_studies import GROUPS
 from synscale_jax.training.runs import RunError
 from synscale_jax.zoo.pretrained import ENTRIES, export
 

@@ -24,6 +24,7 @@ from synscale_jax.data import (
 )
 from synscale_jax.plasticity import power_activation
 from synscale_jax.training.plasticity import Examples, Learner, LearnerProgram, View
+from synscale_jax.training.plasticity_rows import Row, Size
 from synscale_jax.training.plasticity_runs import (
     NotYet,
     load_arrays,
@@ -31,7 +32,6 @@ from synscale_jax.training.plasticity_runs import (
     share_jobs,
     train_learner,
 )
-from synscale_jax.training.plasticity_studies import Row, Size
 from synscale_jax.training.plasticity_units import UnitsConfig, train_units
 from synscale_jax.training.runs import RunError
 

@@ -19,13 +19,14 @@ from synscale_jax.training.plasticity import (
     LearnerProgram,
     View,
 )
+from synscale_jax.training.plasticity_rows import Size
 from synscale_jax.training.plasticity_runs import (
     NotYet,
     load_variables,
     share_jobs,
     train_learner,
 )
-from synscale_jax.training.plasticity_studies import GROUPS, Size, with_scaling
+from synscale_jax.training.plasticity_studies import GROUPS, with_scaling
 from synscale_jax.training.plasticity_units import UnitsConfig, train_units, units_epoch
 from synscale_jax.training.runs import Busy, Interrupted
 
