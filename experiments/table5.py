@@ -17,7 +17,9 @@ an interruption, and with --draw to draw what is there.
 import dataclasses
 import pathlib
 import sys
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from synscale_jax.data.tables import overview as data_overview
 from synscale_jax.report import tables
@@ -54,21 +56,19 @@ class Table5Config:
 
     preset: Literal["smoke", "laptop", "paper"] = "laptop"
     """smoke: 2 epochs of two small rows; laptop: all rows but thyroid, one seed; paper: all twelve
-    targets, three seeds. Also the folder of the runs (laptop's and paper's are the same)."""
+    targets, three seeds."""
     rows: tuple[RowName, ...] = PAPER_ROWS  # pyright: ignore
     """Which rows, in their order."""
     methods: tuple[MethodName, ...] = METHODS  # pyright: ignore
     """Which methods; the baseline is what they are compared with."""
     seeds: tuple[int, ...] = (0,)
     """Each draws the folds anew."""
-    folds: int = 10
-    """Of the cross-validation."""
-    grouped: bool = False
-    """Keep subjects, countries or repeated samples in one fold; other rows are refused."""
-    train: FoldConfig = dataclasses.field(default_factory=FoldConfig)
-    """How each row is trained; folds and grouped above win."""
+    train: Annotated[FoldConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=FoldConfig
+    )
+    """How each row is trained; grouped folds are refused for rows without groups."""
     output: pathlib.Path = pathlib.Path("runs/table5")
-    """Runs are in <output>/<preset>/<row>/<method>/seed<k>."""
+    """Runs are in <output>/<smoke, full or grouped>/<row>/<method>/seed<k>."""
     overview: bool = False
     """Only print what the rows are made of."""
     draw: bool = False
@@ -83,16 +83,11 @@ class Table5Config:
                 raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
         if min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds} has a negative seed: use 0 or more.")
-        self.training()
-
-    def training(self) -> FoldConfig:
-        """The settings of a row."""
-        return dataclasses.replace(self.train, folds=self.folds, grouped=self.grouped)
 
     @property
     def folder(self) -> pathlib.Path:
         """Where the runs are; laptop and paper share theirs."""
-        name = "smoke" if self.preset == "smoke" else "grouped" if self.grouped else "full"
+        name = "smoke" if self.preset == "smoke" else "grouped" if self.train.grouped else "full"
         return self.output / name
 
 
@@ -107,7 +102,7 @@ def main(config: Table5Config) -> None:
             config.rows,
             config.methods,
             config.seeds,
-            config.training(),
+            config.train,
             restart=config.restart,
         )
         if elsewhere:
@@ -124,7 +119,7 @@ def main(config: Table5Config) -> None:
 
 def write(config: Table5Config, results: Results) -> None:
     """Write ``table5.md``, ``.csv``, ``.tex`` and ``.png`` beside the runs, and print the table."""
-    comparable = config.preset != "smoke" and config.training() == FoldConfig()
+    comparable = config.preset != "smoke" and config.train == FoldConfig()
     first = next(run for column in results.values() for runs in column.values() for run in runs)
     shown = report.overview(results, report.LIKE_THE_PAPER)
     parts = ["# Table V: tabular rows\n", "## Over data sets\n", report.headline(results)]
@@ -148,8 +143,7 @@ PRESETS = {
     "smoke": Table5Config(
         preset="smoke",
         rows=("iris", "diabetes"),
-        folds=3,
-        train=FoldConfig(epochs=2),
+        train=FoldConfig(epochs=2, folds=3),
     ),
     "laptop": Table5Config(rows=tuple(name for name in PAPER_ROWS if name != "thyroid")),  # pyright: ignore
     "paper": Table5Config(preset="paper", seeds=(0, 1, 2)),

@@ -180,6 +180,7 @@ def run_rows(
         for job in jobs:
             place = folder / row / job.method / f"seed{job.seed}"
             if (place / "result.json").exists() and not restart and program is None:
+                _check_settings(place / "result.json", config)
                 continue
             try:
                 program = program or make_program(row, names, config)
@@ -189,6 +190,18 @@ def run_rows(
             except DataNotAvailable as error:
                 raise RunError(str(error)) from error
     return elsewhere
+
+
+def _check_settings(path: pathlib.Path, config: FoldConfig) -> None:
+    """Refuse a finished run of other settings, without making its program."""
+    earlier, now = json.loads(path.read_text())["config"], dataclasses.asdict(config)
+    for name in now:
+        if earlier.get(name) != now[name]:
+            raise RunError(
+                f"{path.parent} holds a run with other settings ({name} was {earlier.get(name)} "
+                f"and is now {now[name]}): choose another --output, or --restart to begin anew and "
+                "keep the old run aside."
+            )
 
 
 def make_program(row: str, names: Sequence[str], config: FoldConfig) -> FoldProgram:
@@ -252,8 +265,11 @@ def _train(
         if signals.received is not None:
             print(f"\nstopped in {job}; the same command goes on before it.", file=sys.stderr)
             raise Interrupted(128 + signals.received)
-    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), ranges, finite
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    weights = jax.tree.leaves(state.params)
+    # Weights that are finite may still answer with what is not.
+    finite = np.isfinite(whole.test[-1]).all() and all(jnp.isfinite(w).all() for w in weights)
+    return whole, ranges, bool(finite)
 
 
 def readings(metrics: EpochMetrics, ranges: np.ndarray, *, classification: bool) -> dict[str, Any]:
