@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synscale_jax.analysis.significance import Interval
-from synscale_jax.report.cell_tables import Entry, Prediction, Quantity, Test
+from synscale_jax.report.cell_tables import PRIMARY_SEEDS, Entry, Prediction, Quantity, Test
 from synscale_jax.report.statistics import Estimate
 
 
@@ -72,7 +72,7 @@ def details(
         "before training": [spread(row.initial, digits) for row in rows],
         "Δ to baseline": [_signed(row.difference, digits) for row in rows],
         "95 % of Δ": [_ends(row.difference, digits, "+") for row in rows],
-        "Δ relative %": [_relative(row, column.get("baseline")) for row in rows],
+        "Δ relative %": ["" if r.relative is None else f"{r.relative:+.1f}" for r in rows],
         "paper": ["" if r.published is None else f"{r.published:.{their_digits}f}" for r in rows],
         "paper Δ": [
             "" if r.published_difference is None else f"{r.published_difference:+.{their_digits}f}"
@@ -90,7 +90,11 @@ def tests(family: Sequence[Test], labels: Mapping[str, str]) -> dict[str, list[s
     return {
         "cell": [test.cell for test in family],
         "method": [labels.get(test.method, test.method) for test in family],
-        "pairs": [str(test.seeds) for test in family],
+        "pairs": [
+            f"{t.seeds} of {len(PRIMARY_SEEDS)}"
+            + (f", {t.diverged} diverged" if t.diverged else "")
+            for t in family
+        ],
         "mean Δ (points)": [f"{t.difference:+.3f}" if t.seeds else "" for t in family],
         "p (exact sign flip)": [_p(test.p) for test in family],
         "p (Holm)": [_p(test.adjusted) for test in family],
@@ -122,12 +126,6 @@ def _ends(interval: Interval | None, digits: int, sign: str = "") -> str:
 
 def _signed(interval: Interval | None, digits: int) -> str:
     return "" if interval is None else f"{interval.mean:+.{digits}f}"
-
-
-def _relative(row: Entry, base: Entry | None) -> str:
-    if row.difference is None or base is None or not base.final:
-        return ""
-    return f"{100 * row.difference.mean / base.final.mean:+.1f}"
 
 
 def _direction(interval: Interval | None) -> str:

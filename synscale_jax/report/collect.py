@@ -54,13 +54,19 @@ def collect(folder: pathlib.Path, cells: Sequence[str], methods: Sequence[str]) 
 
 
 def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
-    paths = folder.glob("seed*/result.json")
-    return sorted(path for path in paths if path.parent.name.removeprefix("seed").isdigit())
+    seeds = {
+        path: path.parent.name.removeprefix("seed") for path in folder.glob("seed*/result.json")
+    }
+    return sorted(
+        (path for path in seeds if seeds[path].isdigit()), key=lambda path: int(seeds[path])
+    )
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     try:
         result = json.loads(path.read_text())
+        if not isinstance(result, dict):
+            raise ValueError
     except ValueError:
         print(
             f"{path} is no JSON and left out: give the run's command again with --restart.",
@@ -141,6 +147,14 @@ def correctness(run: Mapping[str, Any], images: int) -> np.ndarray:
 
     Returns:
       shape=(images,), bool, in the data set's canonical order.
+
+    Raises:
+      ResultError: if the run kept answers to another number of images.
     """
     packed = np.frombuffer(base64.b64decode(run["test_correct"]), np.uint8)
+    if len(packed) != -(-images // 8):
+        raise ResultError(
+            f"{_name(run)} kept answers to about {8 * len(packed)} test images, not to {images}: "
+            "run it again with --restart."
+        )
     return np.unpackbits(packed, count=images).astype(bool)

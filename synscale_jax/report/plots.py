@@ -63,6 +63,8 @@ class Dot(NamedTuple):
       low: lower end of the interval.
       high: upper end.
       published: where the open diamond is; None: there is none.
+      direction: sign of a published difference on another scale, which a triangle at the edge
+        shows; 0: there is none.
     """
 
     label: str
@@ -70,10 +72,15 @@ class Dot(NamedTuple):
     low: float | None
     high: float | None
     published: float | None = None
+    direction: int = 0
 
 
 def dots(
-    panels: Mapping[str, Sequence[Dot]], quantity: str, title: str, path: pathlib.Path
+    panels: Mapping[str, Sequence[Dot]],
+    quantity: str,
+    title: str,
+    path: pathlib.Path,
+    note: str = "open diamonds: published",
 ) -> None:
     """Draw dots with intervals, one panel a column of a table, against a line at zero.
 
@@ -84,6 +91,7 @@ def dots(
       quantity: label of the abscissa.
       title: of the figure.
       path: where the PNG goes, whole or not at all.
+      note: what the open marks are.
     """
     from matplotlib.figure import Figure
 
@@ -98,13 +106,16 @@ def dots(
             _dot(axes, line, dot)
         axes.set_yticks(range(lines), [dot.label for dot in rows] if name in _first(panels) else [])
         axes.set_ylim(lines - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=4)
+        if any(dot.direction for dot in rows):
+            axes.margins(x=0.12)  # leaves the edges to the triangles
         axes.set_title(name, fontsize=10)
         axes.set_xlabel(quantity, fontsize=9)
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     figure.suptitle(title)
-    figure.supxlabel("dots: ours with 95 % interval; open diamonds: published", fontsize=8)
+    figure.supxlabel(f"dots: ours with 95 % interval; {note}", fontsize=8)
     save(figure, path)
 
 
@@ -115,6 +126,10 @@ def _first(panels: Mapping[str, Any]) -> tuple[str]:
 def _dot(axes: Any, line: int, dot: Dot) -> None:
     if dot.published is not None:
         axes.plot(dot.published, line, "D", mfc="none", mec="#D55E00", ms=6)
+    if dot.direction:
+        where, marker = (0.97, ">") if dot.direction > 0 else (0.03, "<")
+        edge = axes.get_yaxis_transform()
+        axes.plot(where, line, marker, mfc="none", mec="#D55E00", ms=7, transform=edge)
     if dot.value is None:
         return
     if dot.low is None or dot.high is None:

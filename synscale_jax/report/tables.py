@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from synscale_jax.report.statistics import Estimate, estimate
@@ -143,14 +143,24 @@ def _escaped(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def origin(run: Mapping[str, Any]) -> str:
-    """Versions, device, convolution path, commit and command of a run, in one line."""
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    commit = f"; commit {run['commit']}" if run["commit"] else ""
-    return (
-        f"{versions}; {run['device']}, {run['cpu']}; convolutions {run['convolution']}{commit}. "
-        f"`{run['command']}`"
+def origin(*runs: Mapping[str, Any]) -> str:
+    """Versions, device, convolution path, commit and command of runs, in one line.
+
+    Where runs differ in one of them, all that there were are named.
+    """
+    versions = _each(
+        ", ".join(f"{name} {version}" for name, version in run["versions"].items()) for run in runs
     )
+    devices = _each(f"{run['device']}, {run['cpu']}" for run in runs)
+    convolutions = _each(run["convolution"] for run in runs)
+    commits = _each(run["commit"] or "unknown" for run in runs)
+    commit = "" if commits == "unknown" else f"; commit {commits}"
+    commands = _each(f"`{run['command']}`" for run in runs)
+    return f"{versions}; {devices}; convolutions {convolutions}{commit}. {commands}"
+
+
+def _each(texts: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(texts))
 
 
 def as_csv(rows: Sequence[MethodRow]) -> str:

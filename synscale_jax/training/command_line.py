@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from synscale_jax.report.collect import ResultError
 from synscale_jax.training.runs import RunError
 
 
@@ -32,7 +33,7 @@ def run_experiment(
         raise SystemExit(f"error: {error}") from None
     try:
         main(config)
-    except RunError as error:
+    except (RunError, ResultError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:  # while nothing was training, or the second one
         print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)

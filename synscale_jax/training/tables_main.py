@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synscale_jax.report import cell_layout, cell_tables, tables
-from synscale_jax.report.cell_tables import ERROR, Entry, Quantity
+from synscale_jax.report.cell_tables import (
+    ERROR,
+    PRIMARY_CELLS,
+    PRIMARY_METHODS,
+    PRIMARY_SEEDS,
+    Entry,
+    Quantity,
+)
 from synscale_jax.report.collect import ResultError, Results, collect
 from synscale_jax.report.plots import Dot, dots
 from synscale_jax.training.cells import cells_named
@@ -19,6 +28,7 @@ from synscale_jax.training.sweep import run_cells
 from synscale_jax.training.table_settings import TablesConfig, method_labels
 
 PAPER_EPOCHS = 200
+PRIMARY_PRESET = "laptop"  # whose protocol the primary family was fixed with
 
 
 def run_tables(config: TablesConfig) -> None:
@@ -63,7 +73,7 @@ def draw_table(
       published: cell -> method -> the paper's figure.
 
     Raises:
-      RunError: if there is no result, or results do not go together.
+      RunError: if there is no result, or results do not go together or with the protocol.
     """
     labels = method_labels(config.chosen_methods())
     try:
@@ -75,6 +85,7 @@ def draw_table(
     ]
     if not runs:
         raise RunError(f"there is no result below {config.folder}: leave out --draw to train.")
+    _check_protocol(config, results)
     found = {
         cell.label: cell_tables.entries(
             results[cell.name],
@@ -85,56 +96,111 @@ def draw_table(
         )
         for cell in cells_named(config.cells)
     }
-    parts = [f"# {title}\n", _note(config, runs[0]), _overview(found, labels, quantity)]
-    if quantity is ERROR:
-        parts.append(_port(results, labels) if config.preset == "port" else _tests(results, labels))
+    parts = [f"# {title}\n", _note(config, runs, quantity), _overview(found, labels, quantity)]
+    if quantity is ERROR and config.preset == "port":
+        parts.append(_port(results, labels))
+    elif quantity is ERROR and config.preset == PRIMARY_PRESET:
+        parts += _tests(config, labels)
     parts += [
         f"## {cell}\n\n{tables.markdown(cell_layout.details(column, labels, quantity))}"
         for cell, column in found.items()
     ]
-    parts.append(tables.origin(runs[0]) + "\n")
+    parts.append(tables.origin(*runs) + "\n")
     folder = config.folder
     write_text(folder / f"{name}.md", "\n".join(parts))
     write_text(folder / f"{name}.csv", cell_layout.as_csv(found))
     rows = cell_layout.overview(found, labels, quantity.digits)
     write_text(folder / f"{name}.tex", tables.latex(rows))
     panels = {
-        cell: [_dot(column[method], labels[method]) for method in labels if method != "baseline"]
+        cell: [
+            _dot(column[method], labels[method], quantity)
+            for method in labels
+            if method != "baseline"
+        ]
         for cell, column in found.items()
     }
+    written = ".md, .csv, .tex"
     if any(panels.values()):
-        dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png")
-    print(
-        f"\n{title}\n{tables.plain(rows)}\nTable and figure: {folder / name}.md, .csv, .tex, .png"
-    )
+        dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png", _marks(config, quantity))
+        written += ", .png"
+    print(f"\n{title}\n{tables.plain(rows)}\nTable and figure: {folder / name}{written}")
+
+
+def _check_protocol(config: TablesConfig, results: Results) -> None:
+    """Refuse runs that were not trained as the preset says, or a method that changes its settings.
+
+    Within a cell :func:`collect` has seen to that.
+    """
+    chosen: dict[str, tuple[str, Any]] = {}
+    for cell in cells_named(config.cells):
+        planned = json.loads(json.dumps(dataclasses.asdict(config.settings(cell))))
+        for run in (run for runs in results[cell.name].values() for run in runs):
+            for name in planned.keys() & run["config"].keys():
+                if run["config"][name] != planned[name]:
+                    raise RunError(
+                        f"runs below {config.folder / cell.name} were trained with {name} = "
+                        f"{run['config'][name]}, the {config.preset} protocol has {planned[name]}: "
+                        "keep them in a folder of their own."
+                    )
+            method = run["method"]
+            first, settings = chosen.setdefault(method["name"], (cell.name, method))
+            if settings != method:
+                raise RunError(
+                    f"{method['name']} has other settings in {cell.name} than in {first} below "
+                    f"{config.folder}: a table does not mix them, keep each in a folder of its own."
+                )
 
 
 def _comparable(config: TablesConfig, epochs: int) -> bool:
     return config.preset == "paper" and epochs == PAPER_EPOCHS
 
 
-def _note(config: TablesConfig, run: Mapping[str, Any]) -> str:
+def _note(config: TablesConfig, runs: Sequence[Mapping[str, Any]], quantity: Quantity) -> str:
     """How to read the table."""
     epochs = sorted({config.settings(cell).epochs for cell in cells_named(config.cells)})
-    length = " and ".join(map(str, epochs))
+    length, training = " and ".join(map(str, epochs)), runs[0]["config"]
     text = (
-        f"Protocol `{config.preset}`: {length} epochs, batch {run['config']['batch']}, "
-        f"learning rate {run['config']['learning_rate']}, no validation split: the last epoch is "
-        "reported, and the best epoch on the test set beside it, which is optimistic. Mean ± "
-        "standard deviation over seeds; Δ is the difference to the baseline on the same seeds."
+        f"Protocol `{config.preset}`: {length} epochs, batch {training['batch']}, learning rate "
+        f"{training['learning_rate']}, no validation split: the last epoch is reported"
+    )
+    if quantity.best_of_run is not None:
+        text += ", and the best epoch on the test set beside it, which is optimistic"
+    text += (
+        ". Mean ± standard deviation over n seeds; Δ is the difference to the baseline on the same "
+        "seeds. Seeds that diverged are counted and left out."
     )
     if config.preset == "port":
         text += " Published figures are the port's: one run, best epoch on the test set."
     elif not all(_comparable(config, number) for number in epochs):
         text += f" The paper trained {PAPER_EPOCHS} epochs, so its Δ is not comparable with ours."
-    ours = [
-        f"{method.label}: {', '.join(method.settings['ours'])}"
+    used = {run["method"]["name"]: run["method"] for run in runs}
+    settings = {
+        method.label: used.get(method.name) or method.settings
         for method in config.chosen_methods()
-        if "ours" in method.settings
+        if method.settings
+    }
+    ours = [
+        f"{label}: {_listed({name: of[name] for name in of['ours']})}"
+        for label, of in settings.items()
+        if "ours" in of
     ]
     if ours:
         text += f" Settings that the paper does not print and that are ours: {'; '.join(ours)}."
+    chosen = [
+        f"{label}: {_listed(of)}"
+        for label, of in settings.items()
+        if label in ("SynScaW", "SynScaL")
+    ]
+    if chosen:
+        text += f" Readings: {'; '.join(chosen)}."
     return text + "\n"
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    shown = {n: v for n, v in settings.items() if n != "name" and v is not None and v is not False}
+    return ", ".join(
+        name if value is True else f"{name} = {value}" for name, value in shown.items()
+    )
 
 
 def _overview(
@@ -143,13 +209,23 @@ def _overview(
     return tables.markdown(cell_layout.overview(found, labels, quantity.digits))
 
 
-def _tests(results: Results, labels: Mapping[str, str]) -> str:
+def _tests(config: TablesConfig, labels: Mapping[str, str]) -> list[str]:
+    """The whole primary family, whatever part of it was asked for, if any of it was."""
+    if not set(PRIMARY_CELLS) & set(config.cells):
+        return []
+    try:
+        results = collect(config.folder, PRIMARY_CELLS, ("baseline", *PRIMARY_METHODS))
+    except ResultError as refusal:
+        raise RunError(str(refusal)) from refusal
     family = cell_tables.primary_family(results)
-    return (
+    text = (
         "## Primary family\n\nFixed before the runs: SynScaW and SynScaL against the baseline on "
-        "the three MLP sets, last epoch, exact paired sign-flip test, Holm over these six.\n\n"
-        + tables.markdown(cell_layout.tests(family, labels))
+        f"the three MLP sets, last epoch, seeds 0 to {PRIMARY_SEEDS[-1]}, exact paired sign-flip "
+        "test, Holm over these six; what could not be tested counts there as p = 1."
     )
+    if any(test.seeds < len(PRIMARY_SEEDS) for test in family):
+        text += " **Not complete: nothing is decided by fewer pairs.**"
+    return [f"{text}\n\n{tables.markdown(cell_layout.tests(family, labels))}"]
 
 
 def _port(results: Results, labels: Mapping[str, str]) -> str:
@@ -162,8 +238,20 @@ def _port(results: Results, labels: Mapping[str, str]) -> str:
     )
 
 
-def _dot(entry: Entry, label: str) -> Dot:
-    gap = entry.difference
-    if gap is None:
-        return Dot(label, None, None, None, entry.published_difference)
-    return Dot(label, gap.mean, gap.low, gap.high, entry.published_difference)
+def _dot(entry: Entry, label: str, quantity: Quantity) -> Dot:
+    gap, theirs = entry.difference, entry.published_difference
+    mean, low, high = (None, None, None) if gap is None else gap
+    if quantity.direction_only:
+        return Dot(label, mean, low, high, direction=0 if not theirs else 1 if theirs > 0 else -1)
+    return Dot(label, mean, low, high, theirs)
+
+
+def _marks(config: TablesConfig, quantity: Quantity) -> str:
+    """What the open marks of the figure are."""
+    if quantity.direction_only:
+        return "triangles: the side of zero of the published Δ"
+    if config.preset == "port":
+        return "open diamonds: published, one run, best epoch"
+    epochs = {config.settings(cell).epochs for cell in cells_named(config.cells)}
+    length = "" if epochs == {PAPER_EPOCHS} else f", {PAPER_EPOCHS} epochs"
+    return f"open diamonds: published, one run{length}"

@@ -7,6 +7,7 @@ import pytest
 
 from synscale_jax.report import cell_layout, cell_tables, tables
 from synscale_jax.report.cell_tables import ERROR, divergence, entries, primary_family
+from synscale_jax.report.collect import ResultError
 
 IMAGES = 400
 
@@ -97,20 +98,62 @@ def test_divergence_is_judged_by_its_direction():
     assert entry.more["best fit"] == "half-normal" and entry.initial.mean == 0.05
 
 
-def test_primary_family_is_adjusted_over_what_was_run():
+def test_primary_family_is_adjusted_over_all_six_whatever_was_run():
     better, same = column(-0.05, seeds=10), column(0.0, seeds=10)
     results = {
         "mnist-mlp": {**better, "synscal": [run("synscal", s, 0.2 + 0.01 * s) for s in range(10)]},
         "cifar10-mlp": {**same, "synscal": []},
     }
     family = {(test.cell, test.method): test for test in primary_family(results)}
-    assert len(family) == 4
+    assert len(family) == 6
     np.testing.assert_allclose(family["mnist-mlp", "synscaw"].p, 2 / 2**10)
-    np.testing.assert_allclose(family["mnist-mlp", "synscaw"].adjusted, 3 * 2 / 2**10)
+    np.testing.assert_allclose(family["mnist-mlp", "synscaw"].adjusted, 6 * 2 / 2**10)
     assert family["mnist-mlp", "synscal"].p == 1
     assert family["cifar10-mlp", "synscal"].p is None
     text = tables.markdown(cell_layout.tests(list(family.values()), {}))
-    assert text.count("not run") == 2
+    assert text.count("not run") == 2 * 3
+
+
+def test_primary_family_keeps_to_its_ten_seeds_and_counts_divergence():
+    more = column(-0.05, seeds=22)  # more pairs than sign flips can be listed for
+    more["synscaw"][3]["status"] = "diverged"
+    more["baseline"][4]["status"] = "diverged"
+    test = primary_family({"mnist-mlp": more})[0]
+    assert (test.method, test.seeds, test.diverged) == ("synscaw", 8, 2)
+    np.testing.assert_allclose(test.p, 2 / 2**8)
+    assert cell_layout.tests([test], {})["pairs"] == ["8 of 10, 2 diverged"]
+
+
+def test_relative_difference_is_to_the_baseline_of_the_same_seeds():
+    cells = column(-0.05, seeds=5)
+    cells["synscaw"] = cells["synscaw"][:2]  # beside baselines of 20 and 21 %
+    entry = entries(cells, ERROR, PAPER, comparable=True)["synscaw"]
+    np.testing.assert_allclose(entry.relative, -5 / 20.5 * 100)
+
+
+def test_answers_to_another_number_of_images_are_refused():
+    short = column(-0.05)
+    for runs in short.values():
+        for result in runs:
+            result["config"]["test_examples"] = None  # as if to the whole test set
+            result["data"] = {"name": "mnist"}
+    with pytest.raises(ResultError, match="kept answers to about 400 test images, not to 10000"):
+        entries(short, ERROR, PAPER, comparable=True)
+
+
+def test_divergence_that_could_not_be_fitted_is_no_verdict():
+    cells = column(0)
+    fit = cells["synscaw"][0]["measured"]["final"]["weights"]["pooled"]
+    cells["synscaw"][0]["measured"] = {
+        when: {"weights": {"pooled": {**fit, "divergence": None, "ks": None}}}
+        for when in ("initial", "final")
+    }
+    paper = {"baseline": 0.2, "synscaw": 0.1}
+    entry = entries(cells, divergence("weights"), paper, comparable=True)["synscaw"]
+    assert entry.verdict == "cannot tell" and entry.more["KS distance"] == "nan"
+    del cells["synscaw"][0]["measured"]
+    with pytest.raises(ResultError, match="without measuring how log-normal"):
+        entries(cells, divergence("weights"), paper, comparable=True)
 
 
 def test_prediction_says_whether_a_print_is_like_ours():

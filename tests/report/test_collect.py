@@ -37,20 +37,22 @@ def read(folder):
 
 
 def test_runs_come_by_method_in_the_order_of_seeds(put, tmp_path):
-    for seed in (2, 0, 1):
+    for seed in (10, 2, 0):
         put(result(seed=seed), seed=seed)
     column = read(tmp_path)
-    assert [run["seed"] for run in column["baseline"]] == [0, 1, 2]
+    assert [run["seed"] for run in column["baseline"]] == [0, 2, 10]
     assert column["synscaw"] == []
-    assert list(finished([*column["baseline"], result(seed=3, status="diverged")])) == [0, 1, 2]
+    assert list(finished([*column["baseline"], result(seed=3, status="diverged")])) == [0, 2, 10]
 
 
 def test_half_written_result_is_left_out_and_named(put, tmp_path, capsys):
     put('{"model": {', seed=0)
+    put("null", seed=2)
     put(result(seed=1), seed=1)
     assert [run["seed"] for run in read(tmp_path)["baseline"]] == [1]
     told = capsys.readouterr().err
     assert "seed0/result.json is no JSON" in told and "--restart" in told
+    assert "seed2/result.json is no JSON" in told
 
 
 def test_runs_kept_aside_by_restart_are_no_results(put, tmp_path):
