@@ -8,7 +8,7 @@ Needs the runs of ``experiments/bioplausible.py`` (``--runs``). Three probes:
 attack   accuracy against ε of x + ε sign(∂L/∂x), for the CNN and competing units with their
          published loss and on the output before tanh, and the share of images whose gradient is
          exactly zero: such an image is never attacked, however weak the network.
-tsne     500 test images in the hidden layer of the CNN and of the competing units.
+tsne     500 test images: pixels, the hidden layer of the CNN, the competing units.
 synscaw  SynScaW on top of each rule where a layer has an activity to regulate: does homeostasis
          help local learning?
 
@@ -23,6 +23,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
 
+import bioplausible
 import bioplausible_report
 import jax
 import jax.numpy as jnp
@@ -34,13 +35,20 @@ from synscale_jax.plasticity import power_activation, power_readout
 from synscale_jax.report.plots import save
 from synscale_jax.report.tables import markdown
 from synscale_jax.training.command_line import run_experiment
-from synscale_jax.training.plasticity_jobs import Study, run_study, units_folder
+from synscale_jax.training.plasticity_jobs import (
+    Study,
+    responses,
+    root_mean_square,
+    run_study,
+    units_folder,
+)
 from synscale_jax.training.plasticity_runs import load_arrays, load_variables
-from synscale_jax.training.plasticity_studies import GROUPS, with_scaling
+from synscale_jax.training.plasticity_studies import SLOPE, with_scaling
 from synscale_jax.training.provenance import provenance, write_json, write_text
 from synscale_jax.training.runs import RunError
 
 EPSILONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+POWER = 4.5  # of the units' response
 PRINTED = {
     "CNN": (97.82, 92.75, 80.82, 61.05, 35.91, 15.50, 5.66),
     "competing units, published loss": (96.64, 71.78, 32.14, 26.22, 26.09, 26.09, 26.09),
@@ -82,24 +90,29 @@ PRESETS = {
 }
 
 
-def study_of(config: Config) -> Study:
-    """The comparison's study."""
-    import bioplausible
-
-    runs = config.runs or pathlib.Path("runs") / f"bioplausible-{config.preset}" / config.data
-    comparison = dataclasses.replace(
-        bioplausible.PRESETS[config.preset], data=config.data, seeds=config.seeds, output=runs
+def comparison_of(config: Config) -> bioplausible.Config:
+    """The comparison whose runs are probed."""
+    return dataclasses.replace(
+        bioplausible.PRESETS[config.preset],
+        data=config.data,
+        seeds=config.seeds,
+        output=config.runs,
     )
-    return comparison.study()
 
 
-def cnn(study: Study, seed: int) -> Attacked:
-    """The CNN trained by Adam, or by SGD where that is all there is."""
+def trained_cnn(study: Study, seed: int) -> tuple[DropoutCNN, dict[str, Any], bool]:
+    """The CNN trained by Adam, or by SGD where that is all there is, which sees [−1, 1]."""
     name, signed = "simple_cnn_adam", False
     if not (study.folder / name / f"seed{seed}" / "params.npz").exists():
         name, signed = "simple_cnn", True
     variables = load_variables(_needed(study.folder / name / f"seed{seed}"))
     model = DropoutCNN(SIMPLE if study.data == "mnist" else SIMPLE_CIFAR, study.size.classes)
+    return model, variables, signed
+
+
+def cnn(study: Study, seed: int) -> Attacked:
+    """The CNN and its likelihood."""
+    model, variables, signed = trained_cnn(study, seed)
 
     def scores(pixels: Array) -> Array:
         return jnp.asarray(model.apply(variables, 2 * pixels - 1 if signed else pixels))
@@ -111,14 +124,16 @@ def power_units(study: Study, seed: int, *, published: bool) -> Attacked:
     """Competing units and their readout; attacked through the tanh as published, or before it."""
     weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
     head = load_variables(_needed(study.folder / "units_clean" / f"seed{seed}"))
-    kernel, units = jnp.asarray(head["params"]["head"]["kernel"]), jnp.asarray(weights)
+    units = jnp.asarray(weights)
+    scale = root_mean_square(responses(units, study.images.train.images, "scaled", POWER))
+    kernel = SLOPE / scale * jnp.asarray(head["params"]["head"]["kernel"])
 
     def drive(pixels: Array) -> Array:
-        return power_activation(pixels.reshape(len(pixels), -1) @ units, 4.5) @ kernel
+        return power_activation(pixels.reshape(len(pixels), -1) @ units, POWER) @ kernel
 
     if published:  # the likelihood of a tanh, which has no logarithm
-        return drive, lambda pixels: power_readout(drive(pixels))
-    return drive, lambda pixels: jax.nn.log_softmax(0.01 * drive(pixels))
+        return drive, lambda pixels: power_readout(drive(pixels), 1.0)
+    return drive, lambda pixels: jax.nn.log_softmax(drive(pixels))
 
 
 def _needed(folder: pathlib.Path) -> pathlib.Path:
@@ -208,7 +223,7 @@ def attack_figure(results: dict[str, list[dict[str, Any]]], path: pathlib.Path) 
 
 
 def tsne_figure(config: Config, study: Study) -> str:
-    """t-SNE of 500 test images: pixels, and the response of competing units."""
+    """t-SNE of 500 test images: pixels, the CNN's hidden layer, the response of competing units."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from sklearn.manifold import TSNE
@@ -216,10 +231,22 @@ def tsne_figure(config: Config, study: Study) -> str:
     seed = config.seeds[0]
     weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
     images, labels = study.images.test.images[:500], study.images.test.labels[:500]
+    model, variables, signed = trained_cnn(study, seed)
+    seen: Any = model.apply(
+        variables,
+        jnp.asarray(images, jnp.float32) / 255 * (2 if signed else 1) - signed,
+        capture_intermediates=True,
+        mutable=["intermediates"],
+    )[1]
+    hidden = np.asarray(seen["intermediates"]["dense0"]["__call__"][0])
     pixels = images.reshape(len(images), -1) / 255
-    layers = {"pixels": pixels, "competing units": np.maximum(pixels @ weights, 0)}
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, 2), layers.items(), strict=True):
+    layers = {
+        "pixels": pixels,
+        "hidden layer of the CNN": np.maximum(hidden, 0),
+        "competing units": np.maximum(pixels @ weights, 0),
+    }
+    figure = Figure(figsize=(14, 5), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, 3), layers.items(), strict=True):
         points = TSNE(perplexity=30, init="pca", random_state=0).fit_transform(values)
         axes.scatter(*points.T, s=0)
         for point, label in zip(points, labels, strict=True):
@@ -233,8 +260,12 @@ def tsne_figure(config: Config, study: Study) -> str:
 
 def scaling_table(config: Config, study: Study) -> str:
     """Every rule with SynScaW on top beside the same without."""
-    rows = [row for group in GROUPS.values() for row in group() if row.name in SCALED]
-    rows = [row for row in rows if (study.folder / row.name / "seed0" / "result.json").exists()]
+    first = f"seed{config.seeds[0]}"
+    rows = [
+        row
+        for row in comparison_of(config).rows()  # with the learning rates that were tried there
+        if row.name in SCALED and (study.folder / row.name / first / "result.json").exists()
+    ]
     run_study(study, rows, lambda learner: with_scaling(learner, config.scaling_rate))
     columns: dict[str, list[str]] = {
         name: [] for name in ("learner", "seeds", "accuracy %", "with SynScaW %", "difference")
@@ -260,7 +291,7 @@ def scaling_table(config: Config, study: Study) -> str:
 
 def main(config: Config) -> None:
     """Probe, write and print."""
-    study = study_of(config)
+    study = comparison_of(config).study()
     made = {"attack": attack_all, "tsne": tsne_figure, "synscaw": scaling_table}
     parts = [made[probe](config, study) for probe in config.probes]
     text = "\n".join([f"# Probes, {study.data}\n", *parts])

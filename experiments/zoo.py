@@ -21,7 +21,13 @@ import numpy as np
 
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.plasticity import Learner
-from synscale_jax.training.plasticity_jobs import Study, run_study, units_folder
+from synscale_jax.training.plasticity_jobs import (
+    Study,
+    responses,
+    root_mean_square,
+    run_study,
+    units_folder,
+)
 from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays, load_variables
 from synscale_jax.training.plasticity_studies import GROUPS
@@ -112,7 +118,10 @@ def put_in(name: str, study: Study, row: Row, folder: pathlib.Path) -> str:
     ]
     if row.units is not None:
         weights = load_arrays(units_folder(study, chosen["seed"]) / "weights.npz")["weights"]
-        params = {"units": {"kernel": weights}, "head": params["head"]}
+        inputs = responses(weights, study.images.train.images, row.source, row.power)
+        factor = chosen["config"]["slope"] / root_mean_square(inputs)
+        head = {"kernel": factor * params["head"]["kernel"]}  # of bare responses, β included
+        params = {"units": {"kernel": weights}, "head": head}
     deviation = f" ± {np.std(accuracies, ddof=1):.2f}" if len(accuracies) > 1 else ""
     path = export(
         name,

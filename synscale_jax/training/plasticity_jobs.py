@@ -272,6 +272,9 @@ class Features:
         for split in (self._study.images.train, self._study.images.test):
             inputs = responses(weights, split.images, row.source, row.power)
             made.append(Examples(jnp.asarray(inputs), jnp.asarray(split.labels)))
+        if row.source == "scaled":
+            scale = root_mean_square(made[0].inputs)
+            made = [Examples(part.inputs / scale, part.labels) for part in made]
         if row.source == "standard":
             mean = made[0].inputs.mean(0, keepdims=True)
             deviation = made[0].inputs.std(0, keepdims=True) + 1e-6
@@ -288,13 +291,20 @@ class Features:
         return weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
 
 
-def responses(weights: Array, images: np.ndarray, source: str, power: float) -> np.ndarray:
+def root_mean_square(inputs: Any) -> float:
+    """Of everything in an array; what ``"scaled"`` responses are divided by."""
+    return float(jnp.linalg.norm(jnp.ravel(inputs)) / inputs.size**0.5)
+
+
+def responses(
+    weights: Array | np.ndarray, images: np.ndarray, source: str, power: float
+) -> np.ndarray:
     """What units put out for images in [0, 1].
 
     Args:
       weights: (inputs, units).
       images: (examples, ...), uint8.
-      source: ``"drive"`` for the bare product, ``"response"`` or ``"standard"`` for its power.
+      source: ``"drive"`` for the bare product; its power for others.
       power: n of the response.
 
     Returns:
@@ -302,7 +312,7 @@ def responses(weights: Array, images: np.ndarray, source: str, power: float) -> 
     """
 
     @jax.jit
-    def respond(weights: Array, part: Any) -> Array:
+    def respond(weights: Any, part: Any) -> Array:
         drive = (part.reshape(len(part), -1).astype(jnp.float32) / 255) @ weights
         return drive if source == "drive" else power_activation(drive, power)
 

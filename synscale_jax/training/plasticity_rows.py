@@ -9,9 +9,10 @@ from typing import Any, Literal
 from synscale_jax.training.plasticity import Learner, LearnerConfig
 
 Kind = Literal["legacy", "clean", "control"]
-Source = Literal["unit", "signed", "centred", "drive", "response", "standard"]
+Source = Literal["unit", "signed", "centred", "drive", "response", "scaled", "standard"]
 """What a learner sees, pixels in [0, 1], in [−1, 1], or less the mean training image; of fixed
-units their drive, its response relu(drive)^power, or relu(drive) with mean 0 and deviation 1."""
+units their drive, its response relu(drive)^power, this divided by its root mean square over the
+training images, or relu(drive) with mean 0 and deviation 1."""
 
 
 @dataclasses.dataclass(frozen=True)

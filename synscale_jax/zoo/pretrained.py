@@ -32,7 +32,7 @@ class ZooError(RuntimeError):
 
 
 class CompetingUnits(nn.Module):
-    """Competing hidden units with the readout of their paper, tanh left out.
+    """Competing hidden units with the readout of their paper; logits are what it takes tanh of.
 
     Args:
       units: how many.
