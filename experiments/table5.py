@@ -23,12 +23,11 @@ import tyro
 
 from synscale_jax.data.tables import overview as data_overview
 from synscale_jax.report import tables
-from synscale_jax.report.collect import ResultError, Results, collect
+from synscale_jax.report.collect import Results
 from synscale_jax.training import table5_report as report
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.folds import FoldConfig
 from synscale_jax.training.provenance import write_text
-from synscale_jax.training.runs import RunError
 from synscale_jax.training.table5 import METHODS, PAPER_ROWS, ROWS, run_rows
 
 RowName = Literal[
@@ -107,36 +106,34 @@ def main(config: Table5Config) -> None:
         )
         if elsewhere:
             print(f"{len(elsewhere)} runs are another process's; --draw later.", file=sys.stderr)
-    try:
-        found = collect(config.folder, config.rows, config.methods)
-    except ResultError as refusal:
-        raise RunError(str(refusal)) from refusal
-    results = {row: column for row, column in found.items() if any(column.values())}
-    if not results:
-        raise RunError(f"there is no result below {config.folder}: leave out --draw to train.")
-    write(config, results)
+    write(config.folder, report.results_below(config.folder, config.rows, config.methods))
 
 
-def write(config: Table5Config, results: Results) -> None:
+def write(folder: pathlib.Path, results: Results) -> None:
     """Write ``table5.md``, ``.csv``, ``.tex`` and ``.png`` beside the runs, and print the table."""
-    comparable = config.preset != "smoke" and config.train == FoldConfig()
-    first = next(run for column in results.values() for runs in column.values() for run in runs)
+    everything = [r for column in results.values() for runs in column.values() for r in runs]
     shown = report.overview(results, report.LIKE_THE_PAPER)
     parts = ["# Table V: tabular rows\n", "## Over data sets\n", report.headline(results)]
     for reading, label in report.READING_LABELS.items():
-        parts += [f"## Every row, {label}\n", tables.markdown(report.overview(results, reading))]
+        cells = _starred(report.overview(results, reading))
+        parts += [f"## Every row, {label}\n", tables.markdown(cells)]
     for name, column in results.items():
-        shape = report.details(ROWS[name], column, comparable)
+        shape = report.details(ROWS[name], column, report.like_the_paper(column))
         parts += [f"## {ROWS[name].label} ({report.UNITS[ROWS[name].unit]})\n"]
         parts += [tables.markdown(shape)]
-    parts.append(tables.origin(first) + "\n")
-    write_text(config.folder / "table5.md", "\n".join(parts))
-    write_text(config.folder / "table5.tex", tables.latex(shown))
-    write_text(config.folder / "table5.csv", report.as_csv(results))
-    report.draw(results, config.folder / "table5.png")
-    print(
-        f"{tables.plain(shown)}\nTable and figure: {config.folder / 'table5'}.md, .csv, .tex, .png"
-    )
+    minutes = sum(run["wall_seconds"] for run in everything) / 60
+    parts.append(f"{len(everything)} runs, {minutes:.1f} minutes of training in all.\n")
+    parts.append(tables.origin(*everything) + "\n")
+    write_text(folder / "table5.md", "\n".join(parts))
+    write_text(folder / "table5.tex", tables.latex(shown))
+    write_text(folder / "table5.csv", report.as_csv(results))
+    drawn = ", .png" if report.draw(results, folder / "table5.png") else ""
+    print(f"{tables.plain(shown)}\nTable and figure: {folder / 'table5'}.md, .csv, .tex{drawn}")
+
+
+def _starred(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Stars that Markdown does not take for emphasis."""
+    return {name: [cell.replace("*", r"\*") for cell in cells] for name, cells in columns.items()}
 
 
 PRESETS = {

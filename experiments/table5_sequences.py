@@ -21,13 +21,11 @@ from typing import Annotated, Literal
 import tyro
 
 from synscale_jax.report import tables
-from synscale_jax.report.collect import ResultError, collect
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.provenance import write_text
-from synscale_jax.training.runs import RunError
 from synscale_jax.training.table5 import METHODS
-from synscale_jax.training.table5_report import LABELS
+from synscale_jax.training.table5_report import results_below
 from synscale_jax.training.table5_sequences import (
     EEG,
     SEQUENCE_ROWS,
@@ -38,7 +36,6 @@ from synscale_jax.training.table5_sequences import (
 
 RowName = Literal["imdb_gru", "imdb_lstm", "mnist_gru", "mnist_lstm", "epileptic_seizure"]
 MethodName = Literal["baseline", "dropout", "confidence_penalty", "synscaw", "synscal"]
-PAPER_BEST_EPOCH = 5  # the latest mean epoch that the paper prints for these rows
 
 _TRAIN = TrainConfig(
     epochs=5,
@@ -102,24 +99,19 @@ def main(config: SequencesConfig) -> None:
         )
         if elsewhere:
             print(f"{len(elsewhere)} runs are another process's; --draw later.", file=sys.stderr)
-    try:
-        results = collect(config.folder, config.rows, config.methods)
-    except ResultError as refusal:
-        raise RunError(str(refusal)) from refusal
-    results = {row: column for row, column in results.items() if any(column.values())}
-    if not results:
-        raise RunError(f"there is no result below {config.folder}: leave out --draw to train.")
-    whole = config.train.train_examples is None and config.train.test_examples is None
-    comparable = whole and config.train.epochs >= PAPER_BEST_EPOCH
+    results = results_below(config.folder, config.rows, config.methods)
     parts = ["# Table V: sequences\n"]
     for name, column in results.items():
-        row = SEQUENCE_ROWS[name]
-        table = sequence_table(column, row, LABELS, comparable=comparable)
-        parts += [f"## {row.label} (accuracy %)\n", tables.markdown(table)]
-        print(f"{row.label}\n{tables.plain(table)}")
-    first = next(run for column in results.values() for runs in column.values() for run in runs)
-    parts.append(tables.origin(first) + "\n")
+        title = f"{SEQUENCE_ROWS[name].label} (accuracy %)"
+        everything = [run for runs in column.values() for run in runs]
+        steps = f"{everything[0]['steps_planned']} steps of {everything[0]['config']['batch']}"
+        note = f"One of ten folds, {steps}, which only shows that the pipeline works."
+        table = sequence_table(name, column)
+        parts += [f"## {title}\n", *([f"{note}\n"] if name == EEG else [])]
+        parts += [tables.markdown(table), f"{tables.origin(*everything)}\n"]
+        print(f"{title}\n{tables.plain(table)}")
     write_text(config.folder / "table5_sequences.md", "\n".join(parts))
+    print(f"Table: {config.folder / 'table5_sequences'}.md")
 
 
 _PLAIN = ("baseline", "synscaw", "synscal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,10 @@ from synscale_jax.analysis.significance import (
     wilcoxon,
 )
 from synscale_jax.report import tables
-from synscale_jax.report.collect import Results, finished
+from synscale_jax.report.collect import ResultError, Results, collect, finished
 from synscale_jax.report.plots import Dot, dots
+from synscale_jax.training.folds import FoldConfig
+from synscale_jax.training.runs import RunError
 from synscale_jax.training.table5 import READINGS, ROWS, Row
 
 LABELS = {
@@ -47,6 +50,7 @@ UNITS = {
     "range": "MAE / range",
     "mad": "MAE / MAD",
 }
+TIE = 4  # decimals of points: equal accuracies in other folds differ by float32's rounding
 Runs = Sequence[Mapping[str, Any]]
 
 
@@ -65,6 +69,28 @@ class Figures(NamedTuple):
     points: np.ndarray
     epochs: np.ndarray
     seeds: tuple[int, ...]
+
+
+def results_below(folder: pathlib.Path, rows: Sequence[str], methods: Sequence[str]) -> Results:
+    """The rows of which there are results.
+
+    Raises:
+      RunError: in one sentence, if there are none, or results that do not go together.
+    """
+    try:
+        found = collect(folder, rows, methods)
+    except ResultError as refusal:
+        raise RunError(str(refusal)) from refusal
+    found = {row: column for row, column in found.items() if any(column.values())}
+    if not found:
+        raise RunError(f"there is no result below {folder}: leave out --draw to train.")
+    return found
+
+
+def like_the_paper(column: Mapping[str, Runs]) -> bool:
+    """Whether all runs of a row have the paper's settings, by their own record."""
+    paper = dataclasses.asdict(FoldConfig())
+    return all(run["config"] == paper for runs in column.values() for run in runs)
 
 
 def figures(row: Row, runs: Sequence[dict[str, Any]], reading: str) -> Figures | None:
@@ -104,7 +130,10 @@ def overview(results: Results, reading: str) -> dict[str, list[str]]:
         columns["unit"].append(UNITS[row.unit])
         for method, label in LABELS.items():
             ours = figures(row, column.get(method, []), reading)
-            text = "" if ours is None else _spread(ours.values, row)
+            if ours is None:
+                text = "diverged" if column.get(method) else ""
+            else:
+                text = _spread(ours.values, row)
             if ours is not None and base is not None and method != "baseline":
                 text += stars(student_t_test(ours.values.ravel(), base.values.ravel()))
             columns[label].append(text)
@@ -115,7 +144,7 @@ def stars(outcome: Outcome) -> str:
     """The paper's marks: one star at 0.1, two at 0.01, three at 0.001; above that a dash."""
     if outcome.p_value is None:
         return " (no test)"
-    for mark, level in ((r"\*\*\*", 0.001), (r"\*\*", 0.01), (r"\*", 0.1)):
+    for mark, level in (("***", 0.001), ("**", 0.01), ("*", 0.1)):
         if outcome.p_value <= level:
             return f" {mark}"
     return " -"
@@ -130,32 +159,37 @@ def _spread(values: np.ndarray, row: Row) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def details(row: Row, column: Mapping[str, Sequence[dict[str, Any]]], comparable: bool):
-    """Everything about one row: heading -> one cell a method.
+def details(
+    row: Row, column: Mapping[str, Sequence[dict[str, Any]]], comparable: bool
+) -> dict[str, list[str]]:
+    """Everything about one row: heading -> one cell a method; empty columns are left out.
 
     Differences, tests and the verdict are of the paper's reading, the best epoch on the test fold,
     and the corrected test beside it of the epoch that the validation split chose.
     """
     lines = []
     for method, label in LABELS.items():
-        found = {name: figures(row, column.get(method, []), name) for name in READINGS}
-        alike = found[LIKE_THE_PAPER]
-        if alike is None:
+        runs = column.get(method, [])
+        found = {name: figures(row, runs, name) for name in READINGS}
+        alike, lost = found[LIKE_THE_PAPER], len(runs) - len(finished(runs))
+        if not runs:
             continue
         base = {name: figures(row, column.get("baseline", []), name) for name in READINGS}
-        line = {"method": label, "seeds": str(len(alike.seeds))}
+        line = {"method": label, "seeds": str(len(runs) - lost), "diverged": str(lost or "")}
         for name, heading in READING_LABELS.items():
             ours = found[name]
             line[heading] = "" if ours is None else _spread(ours.values, row)
-        if row.unit == "raw" or row.unit == "mad":
-            line["MAE / range"] = f"{alike.points.mean() / 100:.4f}"
-        line["epoch of the best"] = f"{alike.epochs.mean():.0f}"
+        if alike is not None:
+            if row.unit in ("raw", "mad"):
+                line["MAE / range"] = f"{alike.points.mean() / 100:.4f}"
+            line["epoch of the best"] = f"{alike.epochs.mean():.0f}"
         published = row.published.get(method)
         line["published"] = "" if published is None else f"{published:.2f}"
         line |= _compared(row, method, found, base, comparable)
         lines.append(line)
     headings = list(dict.fromkeys(name for line in lines for name in line))
-    return {name: [line.get(name, "") for line in lines] for name in headings}
+    columns = {name: [line.get(name, "") for line in lines] for name in headings}
+    return {name: cells for name, cells in columns.items() if any(cells)}
 
 
 def _compared(
@@ -170,24 +204,34 @@ def _compared(
     alike = pairs[LIKE_THE_PAPER]
     if method == "baseline" or alike is None:
         return {}
-    interval = corrected_interval(alike)
+    interval = _interval(alike)
     ours, theirs = found[LIKE_THE_PAPER], base[LIKE_THE_PAPER]
     assert ours is not None and theirs is not None
     printed = published_difference(row, method)
     chosen = pairs[HEADLINE]
     digits = _digits(row)
+    ends = "" if interval is None else f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
     return {
-        "Δ best on test [95 %]": (
-            f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
-        ),
+        "Δ best on test [95 %]": f"{alike.mean():+.{digits}f}{ends}",
         "published Δ": "" if printed is None else f"{printed:+.2f}",
         "p, Student's t": _p(student_t_test(ours.values.ravel(), theirs.values.ravel())),
         "p, corrected t": _p(corrected_t_test(alike)),
         "p, corrected t, best on validation": ""
         if chosen is None
         else _p(corrected_t_test(chosen)),
-        "verdict": verdict(interval, printed, rounding=0.01, comparable=comparable),
+        "verdict": judged(interval, printed, comparable=comparable),
     }
+
+
+def _interval(gaps: np.ndarray) -> Interval | None:
+    """Of the corrected t; None where all differences are equal, which says nothing of spread."""
+    return None if corrected_t_test(gaps).p_value is None else corrected_interval(gaps)
+
+
+def judged(interval: Interval | None, printed: float | None, *, comparable: bool) -> str:
+    """The verdict on a difference of printed figures; without spread there is no test."""
+    said = verdict(interval, printed, rounding=0.01, comparable=comparable)
+    return "no test" if interval is None and said == "cannot tell" else said
 
 
 def paired(ours: Figures | None, base: Figures | None, *, points: bool = False):
@@ -231,7 +275,7 @@ def headline(results: Results, reading: str = HEADLINE) -> str:
             if all(m in line for m in compared)
         ]
         if len(blocks) < 2:
-            text += f"Friedman, {heading}: fewer than two data sets, no test.\n\n"
+            text += f"Friedman, {heading}: fewer than two data sets have them all, no test.\n\n"
             continue
         outcome = friedman(np.array(blocks))
         named = ", ".join(LABELS[m] for m in compared)
@@ -254,7 +298,7 @@ def data_set_scores(results: Results, reading: str) -> dict[str, dict[str, float
     if len(halves) < len(PARKINSON):
         scores.pop("parkinson", None)  # one target alone is not the data set
     return {
-        name: {m: float(np.mean(values)) for m, values in line.items()}
+        name: {m: round(float(np.mean(values)), TIE) for m, values in line.items()}
         for name, line in scores.items()
         if line
     }
@@ -304,14 +348,22 @@ def as_csv(results: Results) -> str:
     return buffer.getvalue()
 
 
-def draw(results: Results, path: pathlib.Path, reading: str = LIKE_THE_PAPER) -> None:
-    """One panel a method, one line a row: difference to the baseline in points, with interval."""
+def draw(results: Results, path: pathlib.Path, reading: str = LIKE_THE_PAPER) -> bool:
+    """One panel a method, one line a row: difference to the baseline in points, with interval.
+
+    Returns:
+      Whether there was a method to draw, beside the baseline.
+    """
     panels = {
         label: [_dot(ROWS[name], column, method, reading) for name, column in results.items()]
         for method, label in LABELS.items()
-        if method != "baseline"
+        if method != "baseline" and any(column.get(method) for column in results.values())
     }
-    dots(panels, "Δ, % error or % of range", f"Table V, {READING_LABELS[reading]}", path)
+    if panels:
+        note = "open diamonds: published; left of 0 is better than the baseline"
+        title = f"Table V, {READING_LABELS[reading]}"
+        dots(panels, "Δ, % error or % of range", title, path, note)
+    return bool(panels)
 
 
 def _dot(row: Row, column: Mapping[str, Any], method: str, reading: str) -> Dot:
@@ -320,8 +372,10 @@ def _dot(row: Row, column: Mapping[str, Any], method: str, reading: str) -> Dot:
     gaps = paired(ours, base, points=True)
     if gaps is None:
         return Dot(row.label, None, None, None, printed)
-    interval: Interval = corrected_interval(gaps)
-    return Dot(row.label, interval.mean, interval.low, interval.high, printed)
+    interval = _interval(gaps)
+    if interval is None:
+        return Dot(row.label, float(gaps.mean()), None, None, printed)
+    return Dot(row.label, *interval, printed)
 
 
 def _published_points(row: Row, method: str, column: Mapping[str, Any]) -> float | None:

@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synscale_jax.analysis.significance import corrected_interval, corrected_t_test
+from synscale_jax.analysis.significance import (
+    corrected_interval,
+    corrected_t_test,
+    student_t_test,
+)
+from synscale_jax.data.eeg import Segments
 from synscale_jax.training import table5_report as report
+from synscale_jax.training import table5_sequences
 from synscale_jax.training.folds import EpochMetrics, FoldConfig
 from synscale_jax.training.table5 import PAPER_ROWS, ROWS, readings, table5_methods
-from synscale_jax.training.table5_sequences import SEQUENCE_ROWS, sequence_table
+from synscale_jax.training.table5_sequences import sequence_table
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 
@@ -33,6 +39,7 @@ def made(method, seed, figure, unit="accuracy", target=None, width=2.0):
         "status": "finished",
         "seed": seed,
         "method": {"name": method},
+        "config": dataclasses.asdict(FoldConfig()),
         "unit": unit,
         "target": target or {},
         "folds": {"target_range": [width] * 10}
@@ -82,11 +89,60 @@ def test_the_corrected_t_of_a_worked_example():
     assert (mean, low, high) == pytest.approx((2.0, 2.0 - half, 2.0 + half))
 
 
-def test_no_spread_is_no_test():
-    same = [made("baseline", 0, [100.0] * 10)], [made("synscaw", 0, [100.0] * 10)]
-    column = {"baseline": same[0], "synscaw": same[1]}
-    cells = report.details(ROWS["mesothelioma"], column, True)
+@pytest.mark.parametrize("gap", [0.0, 1.0])
+def test_no_spread_is_no_test_and_no_verdict(gap):
+    column = {
+        "baseline": [made("baseline", 0, [99.0] * 10)],
+        "synscaw": [made("synscaw", 0, [99.0 + gap] * 10)],
+    }
+    cells = report.details(ROWS["thyroid"], column, True)
     assert cells["p, Student's t"][1] == cells["p, corrected t"][1] == "no test"
+    assert cells["verdict"][1] == "no test"
+    assert cells["Δ best on test [95 %]"][1] == f"{gap:+.2f}"  # no interval of no width
+    dot = report._dot(ROWS["thyroid"], column, "synscaw", "final")
+    assert (dot.value, dot.low, dot.high) == (-gap, None, None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_students_t_where_one_sample_has_no_spread():
+    ours, theirs = np.full(10, 100.0), np.array([100.0] * 9 + [93.3])
+    outcome = student_t_test(ours, theirs)
+    pooled = np.sqrt(theirs.var(ddof=1) / 2 * (2 / 10))
+    assert outcome.statistic == pytest.approx((100 - theirs.mean()) / pooled)
+    assert outcome.p_value == pytest.approx(2 * stats.t.sf(outcome.statistic, 18))
+
+
+def test_diverged_runs_are_counted():
+    lost = {**made("dropout", 0, [None] * 10), "status": "diverged"}
+    column = {"baseline": [made("baseline", 0, np.arange(90.0, 100.0))], "dropout": [lost]}
+    cells = report.details(ROWS["thyroid"], column, True)
+    assert cells["method"] == ["baseline", "dropout"]
+    assert (cells["seeds"], cells["diverged"]) == (["1", "0"], ["", "1"])
+    assert report.overview({"thyroid": column}, "final")["dropout"] == ["diverged"]
+
+
+def test_what_is_compared_is_what_the_runs_say():
+    """Not what the command line says that draws them."""
+    run = made("baseline", 0, [99.0] * 10)
+    assert report.like_the_paper({"baseline": [run]})
+    short = {**run, "config": {**run["config"], "epochs": 5}}
+    assert not report.like_the_paper({"baseline": [run], "synscaw": [short]})
+
+
+def test_equal_accuracies_in_other_folds_tie():
+    """Of float32 figures: two folds with one mistake of fifteen, or one fold with two."""
+    one, two = (100 * float(np.float32(n / 15)) for n in (14, 13))
+    results = {
+        name: {
+            "baseline": [made("baseline", 0, [one] * 2 + [100.0] * 8)],
+            "synscaw": [made("synscaw", 0, [two] + [100.0] * 9)],
+        }
+        for name in ("iris", "thyroid")
+    }
+    scores = report.data_set_scores(results, "final")
+    assert scores["iris"]["baseline"] == scores["iris"]["synscaw"]
+    line = next(line for line in report.headline(results).split("\n") if "| SynScaW" in line)
+    assert line.split(" | ")[1:4] == ["2", "0", "0"] and "no test" in line
 
 
 def test_seeds_are_paired_and_stars_are_students():
@@ -196,30 +252,67 @@ def test_bad_command_lines_are_one_sentence(change, sentence):
         dataclasses.replace(module.PRESETS["smoke"], **change)
 
 
-def test_sequences_are_compared_on_the_papers_reading():
-    def run(method, seed, test):
-        history = [
-            {"test_accuracy": t, "validation_accuracy": v}
-            for t, v in zip(test, (0.9, 0.8), strict=True)
-        ]
-        return {
-            "status": "finished",
-            "seed": seed,
-            "method": {"name": method},
-            "history": history,
-            "final": history[-1],
-        }
+def sequence_run(method, seed, test, **config):
+    history = [
+        {"test_accuracy": t, "validation_accuracy": v}
+        for t, v in zip(test, (0.9, 0.8), strict=True)
+    ]
+    return {
+        "status": "finished",
+        "seed": seed,
+        "method": {"name": method},
+        "config": {"epochs": 5, "train_examples": None, "test_examples": None, **config},
+        "history": history,
+        "final": history[-1],
+    }
 
+
+def test_sequences_are_compared_on_the_papers_reading():
+    run = sequence_run
     column = {
         "baseline": [run("baseline", seed, (0.80, 0.85)) for seed in (0, 1)],
         "synscaw": [run("synscaw", seed, (0.86, 0.84 + 0.03 * seed)) for seed in (0, 1)],
     }
-    labels = report.LABELS
-    cells = sequence_table(column, SEQUENCE_ROWS["imdb_gru"], labels, comparable=True)
+    cells = sequence_table("imdb_gru", column)
     assert cells["best on test (optimistic)"] == ["85.00 ± 0.00", "86.50 ± 0.71"]
     assert cells["best on validation"] == ["80.00 ± 0.00", "86.00 ± 0.00"]
     assert cells["Δ best on test [95 %]"][1].startswith("+1.50 [")
     assert cells["verdict"][1] == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("row", "seeds", "change", "said"),
+    [
+        ("mnist_gru", (0, 1), {}, "no test"),  # equal differences
+        ("mnist_gru", (0,), {}, "cannot tell"),
+        ("mnist_gru", (0, 1), {"epochs": 2}, "not comparable"),
+        ("mnist_gru", (0, 1), {"train_examples": 200}, "not comparable"),
+        ("epileptic_seizure", (0, 1), {}, "not run: needs an accelerator"),
+    ],
+)
+def test_verdicts_on_sequences(row, seeds, change, said):
+    column = {
+        name: [sequence_run(name, seed, (0.85 + gap, 0.84), **change) for seed in seeds]
+        for name, gap in (("baseline", 0.0), ("synscaw", 0.01))
+    }
+    cells = sequence_table(row, column)
+    assert cells["verdict"][1] == said
+    assert cells["Δ best on test [95 %]"][1] == "+1.00"
+
+
+def test_the_eegs_parts_share_no_segment(monkeypatch):
+    """Of segments that are told by their level: training, the validation tail, and test."""
+    level = np.arange(20, dtype=np.float32)
+    segments = Segments(np.repeat(level[:, None], 4097, 1), np.arange(20, dtype=np.int32) % 5, ())
+    monkeypatch.setattr(table5_sequences, "load_eeg", lambda: segments)
+    fold = table5_sequences.eeg_fold(0)
+    train, test = (split.images[:, 0] for split in (fold.train, fold.test))
+    assert (len(train), len(test)) == (18 * 57, 2 * 4)
+    body, tail = train[: -2 * 57], train[-2 * 57 :]
+    sets = [set(np.round(part, 4).tolist()) for part in (body, tail, test)]
+    assert [len(part) for part in sets] == [16, 2, 2]
+    assert len(set.union(*sets)) == 20
+    assert len(set(body[:50].tolist())) > 5  # mixed
 
 
 def test_the_eegs_dropout_is_refused():
