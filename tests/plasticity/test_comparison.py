@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from synscale_jax.training.plasticity_jobs import (
+    Features,
     Study,
     _convolutions,
     best_rate,
     responses,
+    root_mean_square,
     run_study,
     units_folder,
     view_of,
@@ -85,6 +87,17 @@ def test_responses_are_power_units(study):
     np.testing.assert_allclose(
         responses(weights, images, "response", 2.0), np.maximum(drive, 0) ** 2, rtol=1e-3, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("units", ["competing", "random"])
+def test_scaled_responses_have_one_scale_whatever_the_units(study, rows, units):
+    row = dataclasses.replace(next(r for r in rows if r.name == "units_clean"), units=units)
+    train, test = Features(study).of(row, 0)
+    assert root_mean_square(train.inputs) == pytest.approx(1, rel=1e-4)
+    bare = Features(study).of(dataclasses.replace(row, source="response"), 0)
+    ratio = root_mean_square(bare[0].inputs)
+    assert not 0.5 < ratio < 2
+    np.testing.assert_allclose(ratio * test.inputs, bare[1].inputs, rtol=1e-3, atol=1e-3 * ratio)
 
 
 def test_views(study, rows):
