@@ -107,12 +107,17 @@ def main(config: Figure5Config) -> None:
                 restart=config.restart,
             )
     results = collect(folder, config.cells, list(LABELS))
-    done = [run for cell in results.values() for runs in cell.values() for run in runs]
+    done = [
+        run
+        for cell in results.values()
+        for runs in cell.values()
+        for run in finished(runs).values()
+    ]
     if not done:
         raise RunError(f"there is no finished run below {folder}: leave out --draw to train.")
     draw(results, config, folder / "figure5.png")
     text = (
-        f"# Figure 5: the information plane\n\n{table(results, config)}\n{tables.origin(done[0])}\n"
+        f"# Figure 5: the information plane\n\n{table(results, config)}\n{tables.origin(*done)}\n"
     )
     write_text(folder / "figure5.md", text)
     print(text)
@@ -159,6 +164,12 @@ def draw(results: Results, config: Figure5Config, path: pathlib.Path) -> Any:
     for row, cell in enumerate(cells_named(config.cells)):
         for axes, (kind, label) in zip(panels[row], LABELS.items(), strict=True):
             runs = results[cell.name][kind]
+            axes.set(xlabel="rate ≥ I(Z;X) (bits), test", ylabel="I(Z;Y) ≥ (bits), test")
+            axes.set_title(f"{cell.label}, {label} ({len(finished(runs))} seeds)", fontsize=10)
+            axes.spines[["top", "right"]].set_visible(False)
+            if not finished(runs):
+                axes.set_title(f"{cell.label}, {label}: {_missing(runs)}", fontsize=10)
+                continue
             dots = None
             for marker, place in zip(MARKERS, PLACES[cell.network], strict=False):
                 rates, bits = course(runs, place)
@@ -167,10 +178,7 @@ def draw(results: Results, config: Figure5Config, path: pathlib.Path) -> Any:
                 dots = axes.scatter(
                     rates, bits, c=epochs, marker=marker, s=22, label=f"before {place}", zorder=2
                 )
-            axes.set(xlabel="rate ≥ I(Z;X) (bits), test", ylabel="I(Z;Y) ≥ (bits), test")
-            axes.set_title(f"{cell.label}, {label} ({len(finished(runs))} seeds)", fontsize=10)
             axes.legend(frameon=False, fontsize=8)
-            axes.spines[["top", "right"]].set_visible(False)
             if dots is not None:
                 figure.colorbar(dots, ax=axes, label="epoch")
         _share(panels[row])
@@ -178,10 +186,16 @@ def draw(results: Results, config: Figure5Config, path: pathlib.Path) -> Any:
     return figure
 
 
+def _missing(runs: Sequence[dict[str, Any]]) -> str:
+    return "diverged" if runs else "not run"
+
+
 def _share(panels: Sequence[Any]) -> None:
     """The same limits for a row, so that its panels can be compared."""
     for get, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
-        ends = np.array([getattr(axes, get)() for axes in panels])
+        ends = np.array([getattr(axes, get)() for axes in panels if axes.collections])
+        if not len(ends):
+            return
         for axes in panels:
             getattr(axes, put)(ends[:, 0].min(), ends[:, 1].max())
 
@@ -195,19 +209,37 @@ def table(results: Results, config: Figure5Config) -> str:
     for cell in cells_named(config.cells):
         for place in PLACES[cell.network]:
             for kind, label in LABELS.items():
-                done = list(finished(results[cell.name][kind]).values())
-                if not done:
-                    continue
-                for column, value in zip(
-                    columns.values(), _row(cell, label, place, done), strict=True
-                ):
+                runs = results[cell.name][kind]
+                done = list(finished(runs).values())
+                row = [cell.label, label, f"before {place}", _missing(runs), *[""] * 7]
+                if done:
+                    row = _row(cell, label, place, done)
+                for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
-    ceiling = np.log2(config.examples)
+    return tables.markdown(columns) + "\n" + _caption(results)
+
+
+def _caption(results: Results) -> str:
+    """What the finished runs were made with."""
+    done = [
+        run
+        for cell in results.values()
+        for runs in cell.values()
+        for run in finished(runs).values()
+    ]
+    bounds = done[0]["method"]["bounds"]
+    examples = next(iter(done[0]["measured"]["bounds"]["test"].values()))["examples"]
+    scaled = {
+        f"γ = {run['method']['scaling_rate']:g}, every_k = {run['method']['every_k']}"
+        for run in done
+        if run["method"]["name"] == "synscaw"
+    }
     return (
-        tables.markdown(columns)
-        + f"\nBits after the last epoch; {config.mode}, β = {config.strength:g}, N = "
-        f"{config.features}. A rate above log2 {config.examples} = {ceiling:.2f} is no information "
-        "of so many examples.\n"
+        f"Bits after the last epoch, mean ± standard deviation over seeds; {bounds['mode']}, β = "
+        f"{bounds['strength']:g}, N = {bounds['features']}"
+        + "".join(f"; SynScaW {text}" for text in sorted(scaled))
+        + f". A rate above log2 {examples} = {np.log2(examples):.2f} is no information of so many "
+        "examples.\n"
     )
 
 

@@ -104,10 +104,11 @@ def main(config: Figure6Config) -> None:
     results = collect(folder, [CELL], names)[CELL]
     if not finished(results["baseline"]):
         raise RunError(f"there is no finished baseline below {folder}: leave out --draw to train.")
+    runs = [run for name in names for run in results[name]]
     draw(results, config, folder / "figure6.png")
     draw_strengths(results, config, folder / "strength.png")
     text = f"# Figure 6: error and divergence against γ\n\n{table(results, config)}\n"
-    write_text(folder / "figure6.md", text + f"\n{tables.origin(results['baseline'][0])}\n")
+    write_text(folder / "figure6.md", text + f"\n{tables.origin(*runs)}\n")
     print(text)
 
 
@@ -121,7 +122,9 @@ def method_named(name: str) -> Method:
 def quantity(run: Mapping[str, Any], name: str, epoch: int = -1) -> float:
     """A run's error in percent, or a divergence, after an epoch."""
     row = run["history"][epoch]
-    return tables.error(row["test_accuracy"]) if name == "error" else row[name]
+    if name == "error":
+        return tables.error(row["test_accuracy"])
+    return float("nan") if row[name] is None else row[name]  # JSON has no nan
 
 
 def table(results: Mapping[str, list[dict[str, Any]]], config: Figure6Config) -> str:
@@ -158,10 +161,14 @@ def best(results: Mapping[str, list[dict[str, Any]]], config: Figure6Config, met
     }
     if not ends:
         return f"- {LABELS[method]}: no run has finished."
-    rate = min(ends, key=ends.__getitem__)
+    rate, names = min(ends, key=ends.__getitem__), config.names(method)
+    runs = [run for name in names for run in results[name]]
+    lost = len(runs) - sum(len(finished(results[name])) for name in names)
     return (
         f"- {LABELS[method]}: least mean error {ends[rate]:.2f} % at γ = {rate:g} (paper: "
-        f"{PUBLISHED_BEST[method]:g})."
+        f"{PUBLISHED_BEST[method]:g}), of {len(ends)} rates out of {len(names)}, "
+        f"{len(finished(results[f'{method}-{rate:g}']))} seeds there"
+        + (f"; {lost} of {len(runs)} runs diverged and are left out." if lost else ".")
     )
 
 
@@ -177,7 +184,11 @@ def draw(
         rate = config.shown[0 if method == "synscaw" else 1]
         over_epochs(panels[row][0], results, f"{method}-{rate:g}")
         over_rates(panels[row][1], results, config.names(method), method)
-    figure.suptitle("Test error (black, left) and Jensen-Shannon divergence from the log-normal")
+    figure.suptitle(
+        "Test error (black, left) and Jensen-Shannon divergence from the log-normal;\n"
+        "bands: lowest to highest seed, bars: standard deviation over seeds",
+        fontsize=11,
+    )
     save(figure, path)
 
 
@@ -199,7 +210,8 @@ def over_epochs(axes: Any, results: Mapping[str, list[dict[str, Any]]], name: st
                 where.fill_between(
                     epochs, np.min(values, 0), np.max(values, 0), color=color, alpha=0.15, lw=0
                 )
-    axes.set(xlabel="epoch", ylabel="test error (%)", title=f"{name} (baseline dashed)")
+    state = "" if finished(results[name]) else ": not run"
+    axes.set(xlabel="epoch", ylabel="test error (%)", title=f"{name}{state} (baseline dashed)")
     right.set_ylabel("divergence (nats)")
     lines = axes.get_lines()[:1] + right.get_lines()[:2]
     axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9)
@@ -212,15 +224,9 @@ def over_rates(
     right = axes.twinx()
     for key, (_, color) in QUANTITIES.items():
         where = axes if key == "error" else right
-        ends = {
-            rate: [quantity(run, key) for run in done.values()]
-            for name, rate in names.items()
-            if (done := finished(results[name]))
-        }
-        means, spreads = (
-            [function(values) for values in ends.values()] for function in (np.mean, np.std)
+        where.errorbar(
+            *_ends(results, names, key), color=color, marker="o", ms=4, capsize=2, lw=1.5
         )
-        where.errorbar(list(ends), means, spreads, color=color, marker="o", ms=4, capsize=2, lw=1.5)
         plain = [quantity(run, key) for run in finished(results["baseline"]).values()]
         where.axhline(np.mean(plain), color=color, ls=":", lw=1)
     axes.axvline(PUBLISHED_BEST[method], color="#888888", lw=0.8)
@@ -228,6 +234,19 @@ def over_rates(
     axes.set(xlabel="scaling rate γ (grey: the paper's best)", ylabel="test error (%)")
     axes.set_title(f"{LABELS[method]} after the last epoch (baseline dotted)")
     right.set_ylabel("divergence (nats)")
+
+
+def _ends(
+    results: Mapping[str, list[dict[str, Any]]], names: Mapping[str, float], key: str
+) -> tuple[list[float], list[float], list[float]]:
+    """Rates that have finished, means and standard deviations over seeds after the last epoch."""
+    ends = {
+        rate: estimate([quantity(run, key) for run in done.values()])
+        for name, rate in names.items()
+        if (done := finished(results[name]))
+    }
+    spreads = [found.deviation or 0.0 for found in ends.values()]
+    return list(ends), [found.mean for found in ends.values()], spreads
 
 
 def draw_strengths(
@@ -242,18 +261,8 @@ def draw_strengths(
         ("synscal", "SynScaL, strength γ", "#D55E00"),
         ("confidence_penalty", "confidence penalty, strength β", "#009E73"),
     ):
-        ends = {
-            strength: [quantity(run, "error") for run in done.values()]
-            for name, strength in config.names(method).items()
-            if (done := finished(results[name]))
-        }
-        means, spreads = (
-            [function(values) for values in ends.values()] for function in (np.mean, np.std)
-        )
         axes.errorbar(
-            list(ends),
-            means,
-            spreads,
+            *_ends(results, config.names(method), "error"),
             color=color,
             marker="o",
             ms=4,
@@ -264,7 +273,11 @@ def draw_strengths(
     plain = [quantity(run, "error") for run in finished(results["baseline"]).values()]
     axes.axhline(float(np.mean(plain)), color="#000000", ls=":", lw=1, label="baseline")
     axes.set_xscale("log")
-    axes.set(xlabel="strength", ylabel="test error (%)", title="Two confidence penalties")
+    axes.set(
+        xlabel="strength",
+        ylabel="test error (%)",
+        title="Two confidence penalties, ± s.d. over seeds",
+    )
     axes.legend(frameon=False)
     save(figure, path)
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from synscale_jax.data import load_images
+from synscale_jax.data import DataNotAvailable, load_images
 from synscale_jax.models import MLP
 from synscale_jax.report import tables
 from synscale_jax.report.collect import collect, finished
@@ -84,27 +84,36 @@ def trial(config: SearchConfig, method: str, number: int) -> tuple[float, float]
 
 def main(config: SearchConfig) -> None:
     """Train what is missing, then write and print the table."""
-    folder = config.output / config.preset / "mnist-mlp"
+    folder = config.output / config.preset / f"search{config.seed}"
     if not config.draw:
         run(config, folder)
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in config.methods}
+    runs = []
     for method in config.methods:
         names = {f"{method}-{number}": number for number in range(config.trials)}
         for name, number in names.items():
             results = collect(folder / name, ["mnist-mlp"], [name])["mnist-mlp"][name]
+            runs += results
             for result in finished(results).values():
                 error = tables.error(result["final"]["validation_accuracy"])
-                found.setdefault(method, []).append((error, *trial(config, method, number)))
-    if not found:
+                found[method].append((error, *trial(config, method, number)))
+    if not any(found.values()):
         raise RunError(f"there is no result below {folder}: leave out --draw to train.")
-    text = f"# Search for learning rate and strength\n\n{table(found, config)}"
-    write_text(folder.parent / "hyperparameters.md", text)
+    epochs = runs[0]["config"]["epochs"]
+    text = (
+        f"# Search for learning rate and strength\n\n{table(found, config, epochs)}\n"
+        f"{tables.origin(*runs)}\n"
+    )
+    write_text(folder / "hyperparameters.md", text)
     print(text)
 
 
 def run(config: SearchConfig, folder: pathlib.Path) -> None:
     """Train every trial; each has a cell of its own, since its training settings are its own."""
-    data = load_images("mnist")
+    try:
+        data = load_images("mnist")
+    except DataNotAvailable as error:
+        raise RunError(str(error)) from error
     programs: dict[str, Callable[[], Program]] = {}
     jobs = []
     for number in range(config.trials):
@@ -113,8 +122,12 @@ def run(config: SearchConfig, folder: pathlib.Path) -> None:
             programs[name] = lambda method=method, number=number, name=name: program(
                 config, data, method, number, name
             )
-            jobs.append(Job(name, config.seed, folder / name / "mnist-mlp" / name / "seed0"))
+            jobs.append(Job(name, config.seed, _place(folder, name, config.seed)))
     run_jobs(jobs, programs)
+
+
+def _place(folder: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    return folder / name / "mnist-mlp" / name / f"seed{seed}"
 
 
 def program(config: SearchConfig, data: Any, method: str, number: int, name: str) -> Program:
@@ -130,12 +143,14 @@ def program(config: SearchConfig, data: Any, method: str, number: int, name: str
     return Program(MLP((1024, 1024), 10), made, settings, data)
 
 
-def table(found: Mapping[str, list[tuple[float, float, float]]], config: SearchConfig) -> str:
-    """The best trial of each method, and how many there were."""
-    best = {method: min(trials) for method, trials in found.items()}
+def table(
+    found: Mapping[str, list[tuple[float, float, float]]], config: SearchConfig, epochs: int
+) -> str:
+    """The best trial of each method, and how many there were that neither diverged nor stopped."""
+    best = {method: min(trials) for method, trials in found.items() if trials}
     columns = {
         "method": list(best),
-        "trials": [f"{len(found[method])} of {config.trials}" for method in best],
+        "finished trials": [f"{len(found[method])} of {config.trials}" for method in best],
         "least validation error %": [f"{error:.2f}" for error, _, _ in best.values()],
         "median validation error %": [f"{np.median(found[m], 0)[0]:.2f}" for m in best],
         "learning rate": [f"{rate:g}" for _, rate, _ in best.values()],
@@ -144,10 +159,13 @@ def table(found: Mapping[str, list[tuple[float, float, float]]], config: SearchC
             for method, (_, _, strength) in best.items()
         ],
     }
+    missing = [method for method, trials in found.items() if not trials]
     return (
-        f"MNIST, 784-1024-1024-10, {TRAINED} training images, {config.epochs} epochs, validated on "
+        f"MNIST, 784-1024-1024-10, {TRAINED} training images, {epochs} epochs, validated on "
         "the other 48 000, last epoch, one seed. The best of several trials on one split is "
-        "optimistic, and differences of a few tenths are chance.\n\n" + tables.markdown(columns)
+        "optimistic, and differences of a few tenths are chance.\n\n"
+        + tables.markdown(columns)
+        + (f"\nNot run: {', '.join(missing)}.\n" if missing else "")
     )
 
 

@@ -69,6 +69,12 @@ class InformationConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
+        (cell,) = cells_named([self.cell])
+        if cell.network not in PROTOCOLS[self.preset]:
+            raise ValueError(
+                f"the {self.preset} protocol has no cell {self.cell}: its networks are "
+                f"{', '.join(PROTOCOLS[self.preset])}."
+            )
         if len(set(self.strengths)) < 2 or min(self.strengths) < 0:
             raise ValueError(
                 f"strengths={self.strengths} make no curve: give two or more numbers of 0 or more."
@@ -106,7 +112,7 @@ def main(config: InformationConfig) -> None:
     draw(runs, config, folder / "information_mlp.png")
     text = (
         f"# Rate curves of an MLP on {done[0]['data']['name']}\n\n{table(runs, config)}\n"
-        f"{verdict(runs, config)}\n\n{tables.origin(done[0])}\n"
+        f"{verdict(runs, config)}\n\n{tables.origin(*done)}\n"
     )
     write_text(folder / "information_mlp.md", text)
     print(text)
@@ -137,7 +143,7 @@ def table(runs: Runs, config: InformationConfig) -> str:
     columns = {
         "": [LABELS[kind] for kind, _ in rows],
         "β": [f"{beta:g}" for _, beta in rows],
-        "seeds": [str(len(found)) for found in done],
+        "seeds": [_seeds(runs[run_name(*row)]) for row in rows],
         "error %": [
             _spread([tables.error(run["final"]["test_accuracy"]) for run in found])
             for found in done
@@ -152,20 +158,27 @@ def table(runs: Runs, config: InformationConfig) -> str:
     ):
         columns[heading] = [_spread([point(run)[key] for run in found]) for found in done]
     for kind, (rate, label, error) in PUBLISHED.items():
-        shown = (f"paper, {LABELS[kind]}", "not printed", "1", error, "", rate, "", "", label)
+        shown = (f"paper, {LABELS[kind]}", "not printed", "not printed", error, "", rate, "", "")
+        shown = (*shown, label)
         for column, value in zip(columns.values(), shown, strict=True):
             column.append(str(value))
     flags = sorted({f"- {flag}" for found in done for run in found for flag in point(run)["flags"]})
+    first = next(run for found in done for run in found)
+    bounds, last = first["method"]["bounds"], point(first)
     return (
         tables.markdown(columns)
-        + f"\nBits; N = {config.features}, 12 samples, {config.mode}, the first "
-        f"{config.examples} examples of each split at most. H(Y) of the test labels: "
-        f"{_entropy(done):.3f}.\n\n" + "\n".join(_shortened(flags)) + "\n"
+        + f"\nBits, mean ± standard deviation over seeds; N = {bounds['features']}, "
+        f"{bounds['samples']} samples, {bounds['mode']}, {last['examples']} test examples. H(Y) of "
+        f"their labels: {last['label_entropy']:.3f}. The paper does not say on which examples its "
+        "figures are.\n\n" + "\n".join(_shortened(flags)) + "\n"
     )
 
 
-def _entropy(done: Sequence[Sequence[Mapping[str, Any]]]) -> float:
-    return next(point(run)["label_entropy"] for found in done for run in found)
+def _seeds(runs: Sequence[dict[str, Any]]) -> str:
+    lost = sum(run["status"] == "diverged" for run in runs)
+    return (f"{len(finished(runs))}" if runs else "not run") + (
+        f", {lost} diverged" if lost else ""
+    )
 
 
 def _shortened(flags: Sequence[str], most: int = 6) -> list[str]:
@@ -191,7 +204,7 @@ def differences(runs: Runs, config: InformationConfig) -> dict[float, Estimate]:
     seeds = sorted(set.intersection(*(set(curve) for curve in curves.values())))
     if not seeds:
         return {}
-    every = [curves[kind][seed][0] for kind in LABELS for seed in seeds]
+    every = [_reach(*curves[kind][seed]) for kind in LABELS for seed in seeds]
     levels = np.linspace(max(map(min, every)), min(map(max, every)), LEVELS)
     if levels[0] >= levels[-1]:
         return {}
@@ -201,18 +214,19 @@ def differences(runs: Runs, config: InformationConfig) -> dict[float, Estimate]:
             for seed in seeds
         ]
     )
-    return {
-        float(level): estimate(gaps[:, index].tolist())
-        for index, level in enumerate(levels)
-        if np.isfinite(gaps[:, index]).all()
-    }
+    return {float(level): estimate(gaps[:, index].tolist()) for index, level in enumerate(levels)}
+
+
+def _reach(label_bits: Sequence[float], rates: Sequence[float]) -> list[float]:
+    """Those of a curve's values of I(Z;Y) where it can be read."""
+    return [x for x in label_bits if np.isfinite(rate_at(label_bits, rates, [x])).all()]
 
 
 def verdict(runs: Runs, config: InformationConfig) -> str:
     """Whether the whole rate curve drops, in one sentence, and the differences it rests on."""
     found = differences(runs, config)
     if not found:
-        return "Cannot tell: no seed has both curves, or they share no value of I(Z;Y)."
+        return "Cannot tell: no seed has both whole curves, or they share no value of I(Z;Y)."
     lines = [
         f"- at I(Z;Y) = {level:.3f}: {gap.mean:+.2f}"
         + ("" if gap.low is None else f" ({gap.low:+.2f} to {gap.high:+.2f})")
@@ -225,17 +239,23 @@ def verdict(runs: Runs, config: InformationConfig) -> str:
         said = "Compression confirmed: the whole curve drops"
     else:
         said = "Compression not confirmed: the curve does not drop everywhere beyond chance"
-    return f"{said}. Rate with SynScaW minus without (95 % interval):\n\n" + "\n".join(lines)
+    count = next(iter(found.values())).count
+    return (
+        f"{said}. Rate with SynScaW minus without (95 % interval, {count} seeds), where all curves "
+        "can be read:\n\n" + "\n".join(lines)
+    )
 
 
 def draw(runs: Runs, config: InformationConfig, path: pathlib.Path) -> Any:
     """Rate against label information, one line a seed, the paper's pair as crosses."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    every = (run_name(kind, beta) for kind in LABELS for beta in config.strengths)
+    seeds = sorted({seed for name in every for seed in finished(runs[name])})
     for axes, split in zip(figure.subplots(1, 2), ("train", "test"), strict=True):
         for kind, label in LABELS.items():
-            for index, seed in enumerate(config.seeds):
+            for index, seed in enumerate(seeds):
                 points = [
                     point(found[seed], split)
                     for beta in config.strengths
@@ -256,7 +276,13 @@ def draw(runs: Runs, config: InformationConfig, path: pathlib.Path) -> Any:
         axes.set(xlabel="I(Z;Y) ≥ (bits)", ylabel="rate ≥ I(Z;X) (bits)")
         axes.set_title("training examples" if split == "train" else "test examples")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+    )
     save(figure, path)
     return figure
 

@@ -90,7 +90,12 @@ class ReadingsConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        cells_named([self.cell])
+        (cell,) = cells_named([self.cell])
+        if cell.network not in PROTOCOLS[self.preset]:
+            raise ValueError(
+                f"the {self.preset} protocol has no cell {self.cell}: its networks are "
+                f"{', '.join(PROTOCOLS[self.preset])}."
+            )
         if unknown := [name for name in self.readings if name not in READINGS]:
             raise ValueError(
                 f"there is no reading {unknown[0]!r}: use some of {', '.join(READINGS)}."
@@ -125,7 +130,7 @@ def _ends(runs: list[dict[str, Any]], name: str) -> str:
 
 
 def _gap(runs: list[dict[str, Any]]) -> str:
-    gaps = [max(gap for gap in row.values() if gap is not None) for row in _last(runs, "mean_gap")]
+    gaps = [gap for row in _last(runs, "mean_gap") for gap in row.values() if gap is not None]
     return f"{max(gaps):.2g}" if gaps else ""
 
 
@@ -142,6 +147,17 @@ def _milliseconds(runs: list[dict[str, Any]]) -> str:
 def _diverged(runs: list[dict[str, Any]]) -> str:
     epochs = [len(run["history"]) + 1 for run in runs if run["status"] == "diverged"]
     return f"{len(epochs)} of {len(runs)}, in epoch {', '.join(map(str, epochs))}" if epochs else ""
+
+
+def _note(results: Mapping[str, Any], config: ReadingsConfig) -> str:
+    """How to read the table, and what it lacks."""
+    text = (
+        "Mean ± standard deviation over seeds that did not diverge; Δ with 95 % by Student's t "
+        "over the same seeds. The best epoch on the test set is optimistic. Steps are timed "
+        "with what else the machine did."
+    )
+    missing = [name for name in config.readings if name not in results]
+    return text + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
 def main(config: ReadingsConfig) -> None:
@@ -165,8 +181,11 @@ def main(config: ReadingsConfig) -> None:
     }
     if not results:
         raise RunError(f"there is no result below {folder} yet: leave out --draw to train.")
-    first = next(iter(results.values()))[0]
-    text = f"# Readings on {cells[0].label}\n\n{table(results)}\n{tables.origin(first)}\n"
+    runs = [run for found in results.values() for run in found]
+    text = (
+        f"# Readings on {cells[0].label}\n\n{table(results)}\n{_note(results, config)}\n\n"
+        f"{tables.origin(*runs)}\n"
+    )
     write_text(folder / f"readings_{config.cell}.md", text)
     print(text)
 

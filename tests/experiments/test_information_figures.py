@@ -100,6 +100,32 @@ def test_figure5_draws_means_over_seeds(plane, tmp_path):
         np.testing.assert_array_equal(dots.get_array(), [1, 2])
 
 
+def test_figure5_says_what_is_missing_and_what_runs_were_made_with(plane, tmp_path):
+    module, config = plane
+    for kind in ("baseline", "synscaw"):
+        for path in (config.output / f"smoke/digits-mlp/{kind}").glob("seed*/result.json"):
+            result = json.loads(path.read_text())
+            if kind == "synscaw":
+                result["status"] = "diverged"
+            target = tmp_path / path.relative_to(config.output)
+            target.parent.mkdir(parents=True)
+            target.write_text(json.dumps(result))
+    module.main(
+        dataclasses.replace(
+            config,
+            cells=("digits-mlp", "mnist-mlp"),
+            features=99,  # of the command that draws, not of the runs
+            examples=77,
+            output=tmp_path,
+            draw=True,
+        )
+    )
+    text = (tmp_path / "smoke/figure5.md").read_text()
+    assert "| digits × MLP | with SynScaW | before head | diverged |" in text
+    assert "| MNIST × MLP | with SynScaW | before head | not run |" in text
+    assert "N = 4." in text and "log2 100" in text
+
+
 def test_probed_runs_of_a_folder_show_their_own_weights(plane):
     _, config = plane
     trained, initial = run_kernels(config.output / "smoke/digits-mlp/baseline/seed0")
@@ -146,6 +172,35 @@ def test_compression_needs_the_whole_curve(gap, said):
     assert said in module.verdict(curve(module, gap), config)
     one = dataclasses.replace(config, seeds=(0,))
     assert "Cannot tell" in module.verdict(curve(module, gap, seeds=(0,)), one)
+
+
+def test_one_point_is_no_whole_curve():
+    module = load("information_mlp")
+    config = module.InformationConfig(strengths=(1e-3, 1e-1))
+    runs = curve(module, {1e-3: -5.0, 1e-1: -5.0})
+    costly = module.point(runs[module.run_name("baseline", 1e-1)][0])
+    costly["rate"] = 99.0  # more than the point that says more about the label
+    assert "Cannot tell" in module.verdict(runs, config)
+
+
+def test_rate_table_shows_divergence_and_settings_of_the_runs():
+    module = load("information_mlp")
+    config = module.InformationConfig(strengths=(1e-3, 1e-1), features=7)
+    runs = curve(module, {1e-3: 0.0, 1e-1: 0.0}, seeds=(0, 1))
+    bounds = {"features": 32, "samples": 12, "mode": "joint"}
+    for run in (run for found in runs.values() for run in found):
+        at = module.point(run)
+        at.update(upper=1.0, lower=1.0, label_entropy=3.3, examples=300, flags=[])
+        run["measured"]["bounds"]["train"] = run["measured"]["bounds"]["test"]
+        run |= {"method": {"bounds": bounds}, "final": {"test_accuracy": 0.9}}
+    runs[module.run_name("synscaw", 1e-1)][1]["status"] = "diverged"
+    runs[module.run_name("synscaw", 1e-3)] = []
+    text = module.table(runs, config)
+    assert "| with SynScaW | 0.1 | 1, 1 diverged |" in text
+    assert "| with SynScaW | 0.001 | not run |" in text
+    assert "N = 32, 12 samples, joint, 300 test examples" in text
+    with pytest.raises(ValueError, match="laptop protocol has no cell mnist-port_mlp"):
+        module.InformationConfig(cell="mnist-port_mlp")
 
 
 def test_figure3_reads_safetensors_and_draws_the_histogram(tmp_path):
