@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 from synscale_jax.data._errors import DataNotAvailable
@@ -21,7 +23,8 @@ class Source(NamedTuple):
       sha256: of its bytes; for a text of its fields, see ``fields``.
       url: the public address, or None where there is none that a program may read.
       by_hand: where a person finds the file.
-      fields: whether the sum is over the fields alone, since copies differ in blanks.
+      fields: whether the sum is over the fields alone, since copies differ in blanks, or, as zips,
+        in how they were packed.
     """
 
     folder: str
@@ -58,11 +61,28 @@ def fetch(source: Source) -> pathlib.Path:
 
 
 def digest(path: pathlib.Path, fields: bool) -> str:
-    """SHA-256 in hex of a file, or of its fields joined by single blanks and newlines."""
-    content = path.read_bytes()
-    if fields:
-        content = b"\n".join(b" ".join(line.split()) for line in content.strip().split(b"\n"))
-    return hashlib.sha256(content).hexdigest()
+    """SHA-256 in hex of a file, or of its fields joined by single blanks and newlines.
+
+    The fields of a zip are those of its texts, one after the other by name, wherever they lie in
+    it; "" for one that cannot be read.
+    """
+    if not fields:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    texts = [path.read_bytes()]
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                texts = [archive.read(name) for name in texts_by_name(archive)]
+        except (zipfile.BadZipFile, zlib.error):
+            return ""
+    lines = (line for text in texts for line in text.strip().split(b"\n"))
+    return hashlib.sha256(b"\n".join(b" ".join(line.split()) for line in lines)).hexdigest()
+
+
+def texts_by_name(archive: zipfile.ZipFile) -> list[str]:
+    """A zip's members of type .txt, ordered by their names without folders and case."""
+    names = [name for name in archive.namelist() if name.lower().endswith(".txt")]
+    return sorted(names, key=lambda name: name.split("/")[-1].lower())
 
 
 def _download(source: Source, path: pathlib.Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from synscale_jax.data._fetch import Source, fetch
+from synscale_jax.data._fetch import Source, fetch, texts_by_name
 
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases"
 
@@ -348,16 +347,18 @@ READERS: Mapping[str, Callable[[], Raw]] = {
 EEG = Source(
     "epileptic_seizure",
     "bonn_eeg.zip",
-    "f4c2dc52fd5320d4404fcbc6ecb9db69a4a7e408df4e3d5456530343dbcb75ad",
+    "50d34bbdec4363259e9477d3aa92235dfc19b3a4842c11772d286addff2d6a24",
     None,
-    "the five Bonn sets (https://doi.org/10.34810/data490), packed in one zip with a folder each",
+    "the five Bonn sets (https://doi.org/10.34810/data490), their 500 texts packed in one zip",
+    fields=True,
 )
+_EEG_SETS = {"z": "A", "o": "B", "n": "C", "f": "D", "s": "E"}  # a file's first letter -> its set
 
 
 def eeg_segments() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The Bonn set: float32 (500, 4097) in microvolts, labels 0 to 4, and the folders' names."""
+    """The Bonn set: float32 (500, 4097) in microvolts, labels 0 to 4, and the sets' names."""
     with zipfile.ZipFile(fetch(EEG)) as archive:
-        names = sorted(n for n in archive.namelist() if re.search(r"/.*\.txt$", n, re.IGNORECASE))
-        folders = tuple(sorted({name.split("/")[-2] for name in names}))
+        letters = {name: name.split("/")[-1][0].lower() for name in texts_by_name(archive)}
+        names = sorted(letters, key=lambda name: [*_EEG_SETS].index(letters[name]))
         signals = np.stack([np.array(archive.read(n).split(), np.float32) for n in names])
-    return signals, _codes([name.split("/")[-2] for name in names], folders), folders
+    return signals, _codes([letters[name] for name in names], [*_EEG_SETS]), (*_EEG_SETS.values(),)

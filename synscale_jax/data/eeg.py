@@ -21,7 +21,7 @@ class Segments(NamedTuple):
     Attributes:
       signals: float32 array (500, 4097), in microvolts.
       labels: int32 array (500,), the five sets in alphabetical order.
-      class_names: the five sets' names.
+      class_names: the five sets' names, A (files Z001 to Z100) to E (files S).
     """
 
     signals: ndarray
@@ -44,7 +44,7 @@ class Windows(NamedTuple):
 
 
 def load_eeg() -> Segments:
-    """Loads the Bonn set from one zip with a folder for each of the five sets.
+    """Loads the Bonn set from one zip with the 500 texts of the five sets, in any folders.
 
     Raises:
       DataNotAvailable: if it is not in the cache; the message says what to put there.

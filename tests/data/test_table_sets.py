@@ -4,13 +4,14 @@ import os
 import pathlib
 import socket
 import time
+import zipfile
 
 import numpy as np
 import pytest
 
 from synscale_jax.data import DataNotAvailable, load_table, make_folds
 from synscale_jax.data import _readers as readers
-from synscale_jax.data._fetch import Source, fetch
+from synscale_jax.data._fetch import Source, digest, fetch
 from synscale_jax.data.eeg import evaluation_windows, load_eeg, training_windows
 from synscale_jax.data.tables import TABLES, leaking_columns, overview, prepare
 
@@ -168,13 +169,14 @@ def test_class_weights_are_the_inverse_prevalence(real):
     np.testing.assert_allclose(weights, [100 / 150, 100 / 75, 100 / 75])
 
 
-def evaluation_windows_stay_within_segments(monkeypatch):
+def test_windows_stay_within_segments(monkeypatch):
     monkeypatch.setenv("SYNSCALE_DATA_DIR", str(CACHE))
     if not (CACHE / "epileptic_seizure").is_dir():
         pytest.skip("the EEG is not in the cache")
     segments = load_eeg()
     assert segments.signals.shape == (500, 4097)
     assert np.bincount(segments.labels).tolist() == [100] * 5
+    assert np.abs(segments.signals[400:]).mean() > 3 * np.abs(segments.signals[:400]).mean()
     train, test = (
         training_windows(segments, np.array([3, 7])),
         evaluation_windows(segments, np.array([9])),
@@ -244,12 +246,23 @@ def test_a_wrong_file_from_the_server_is_not_kept(folders, tmp_path):
 
 
 def test_blanks_do_not_change_a_sum_over_fields(tmp_path):
-    from synscale_jax.data._fetch import digest
-
     (tmp_path / "a").write_bytes(b"1 2  \n3 4\n")
     (tmp_path / "b").write_bytes(b"1  2\n3 4")
     assert digest(tmp_path / "a", True) == digest(tmp_path / "b", True)
     assert digest(tmp_path / "a", False) != digest(tmp_path / "b", False)
+
+
+def test_a_zip_packed_otherwise_has_the_same_sum_over_fields(tmp_path):
+    texts = {"A/Z1.txt": "1\r\n2\r\n", "A/Z2.txt": "3\r\n", "B/O1.TXT": "5\r\n"}
+    for file, folder, order in (("a", "", 1), ("b", "all/", -1)):
+        with zipfile.ZipFile(tmp_path / file, "w") as archive:
+            for name in list(texts)[::order]:
+                archive.writestr(folder + name, texts[name])
+    first, second = ((tmp_path / file).read_bytes() for file in "ab")
+    assert first != second
+    assert digest(tmp_path / "a", True) == digest(tmp_path / "b", True)
+    (tmp_path / "b").write_bytes(second.replace(b"5\r\n", b"6\r\n"))  # its check sum is wrong
+    assert digest(tmp_path / "b", True) != digest(tmp_path / "a", True)
 
 
 def test_a_set_without_address_says_what_to_put_where():
