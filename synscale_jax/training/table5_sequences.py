@@ -121,9 +121,9 @@ def eeg_fold(fold: int, *, seed: int = 0) -> ImageSet:
     """A fold of the EEG by segment: overlapping windows to train on, four windows a test segment.
 
     No window straddles segments, and no segment is on both sides. The training windows of another
-    tenth of the segments come last, 2850 of them, so that what is held out from the tail to choose
-    an epoch by shares no segment with the windows before. Signals are scaled by mean and deviation
-    of the training windows.
+    tenth of the segments come last, 2850 of them: held out to choose an epoch by, they share no
+    segment with the windows before. Signals are scaled by mean and deviation of the training
+    windows.
 
     Args:
       fold: which of the ten.
