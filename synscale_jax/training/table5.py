@@ -205,10 +205,18 @@ def _check_settings(path: pathlib.Path, config: FoldConfig) -> None:
 
 
 def make_program(row: str, names: Sequence[str], config: FoldConfig) -> FoldProgram:
-    """The program of a row, with all its methods."""
+    """The program of a row, with all its methods.
+
+    Raises:
+      RunError: in one sentence, if the table cannot be cut into such folds.
+    """
     table = load_table(row)
     regression = not table.num_classes
-    return FoldProgram(table, table5_methods(config, names, regression=regression), config)
+    chosen = table5_methods(config, names, regression=regression)
+    try:
+        return FoldProgram(table, chosen, config)
+    except ValueError as error:  # settings that do not go with the table
+        raise RunError(f"{row} cannot be trained so: {error}") from error
 
 
 def run_fold_job(

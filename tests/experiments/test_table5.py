@@ -19,7 +19,14 @@ from synscale_jax.data.eeg import Segments
 from synscale_jax.training import table5_report as report
 from synscale_jax.training import table5_sequences
 from synscale_jax.training.folds import EpochMetrics, FoldConfig
-from synscale_jax.training.table5 import PAPER_ROWS, ROWS, readings, table5_methods
+from synscale_jax.training.runs import RunError
+from synscale_jax.training.table5 import (
+    PAPER_ROWS,
+    ROWS,
+    make_program,
+    readings,
+    table5_methods,
+)
 from synscale_jax.training.table5_sequences import sequence_table
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
@@ -225,8 +232,6 @@ def test_a_finished_row_is_not_run_again(smoke, monkeypatch):
 @pytest.mark.parametrize("done", [True, False])
 def test_other_settings_are_refused_in_the_same_folder(smoke, done):
     module, config = smoke
-    from synscale_jax.training.runs import RunError
-
     path = config.folder / "diabetes" / "baseline" / "seed0" / "result.json"
     held = path.read_text()
     if not done:
@@ -237,6 +242,11 @@ def test_other_settings_are_refused_in_the_same_folder(smoke, done):
     with pytest.raises(RunError, match=r"epochs was 2 and is now 3"):
         module.main(other)
     path.write_text(held)
+
+
+def test_rows_without_groups_are_refused_in_one_sentence():
+    with pytest.raises(RunError, match="diabetes has no groups"):
+        make_program("diabetes", ["baseline"], FoldConfig(grouped=True))
 
 
 @pytest.mark.parametrize(
