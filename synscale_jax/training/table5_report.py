@@ -285,23 +285,32 @@ def headline(results: Results, reading: str = HEADLINE) -> str:
 
 
 def data_set_scores(results: Results, reading: str) -> dict[str, dict[str, float]]:
-    """Data set -> method -> mean points, with Parkinson's targets as one."""
+    """Data set -> method -> mean points, with Parkinson's targets as one.
+
+    Within a row the means are over the seeds that all its methods have.
+    """
     scores: dict[str, dict[str, list[float]]] = {}
     for name, column in results.items():
         if not ROWS[name].published:
             continue
+        found = {method: figures(ROWS[name], runs, reading) for method, runs in column.items()}
+        there = {method: ours for method, ours in found.items() if ours is not None}
+        both = set.intersection(*(set(ours.seeds) for ours in there.values())) if there else set()
         line = scores.setdefault("parkinson" if name in PARKINSON else name, {})
-        for method, runs in column.items():
-            if (ours := figures(ROWS[name], runs, reading)) is not None:
-                line.setdefault(method, []).append(float(ours.points.mean()))
-    halves = [name for name in PARKINSON if name in results]
-    if len(halves) < len(PARKINSON):
-        scores.pop("parkinson", None)  # one target alone is not the data set
-    return {
-        name: {m: round(float(np.mean(values)), TIE) for m, values in line.items()}
+        for method, ours in there.items() if both else ():
+            line.setdefault(method, []).append(
+                float(ours.points[[seed in both for seed in ours.seeds]].mean())
+            )
+    means = {
+        name: {
+            method: round(float(np.mean(values)), TIE)
+            for method, values in line.items()
+            # One target alone is not the data set.
+            if name != "parkinson" or len(values) == len(PARKINSON)
+        }
         for name, line in scores.items()
-        if line
     }
+    return {name: line for name, line in means.items() if line}
 
 
 def _wilcoxon_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:

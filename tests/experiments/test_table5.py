@@ -192,6 +192,21 @@ def test_parkinsons_two_targets_count_once():
     p = stats.wilcoxon(differences).pvalue
     assert f"| {p:.3f} |" in lines[0]
     assert "parkinson" not in report.data_set_scores({"parkinson_motor": column(0)}, "final")
+    del results["parkinson_total"]["synscaw"]
+    halves = report.data_set_scores(results, "final")["parkinson"]
+    assert "synscaw" not in halves and "dropout" in halves
+
+
+def test_data_sets_are_compared_on_the_same_seeds():
+    column = {
+        "baseline": [made("baseline", seed, [90.0 + seed] * 10) for seed in (0, 1)],
+        "synscaw": [made("synscaw", 1, [91.0] * 10)],
+    }
+    assert report.data_set_scores({"iris": column}, "final") == {
+        "iris": {"baseline": 9.0, "synscaw": 9.0}
+    }
+    column["dropout"] = [made("dropout", 2, [90.0] * 10)]
+    assert report.data_set_scores({"iris": column}, "final") == {}
 
 
 @pytest.fixture(scope="module")
