@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
-COLORS = {"baseline": "#000000", "synscaw": "#0072B2", "synscal": "#D55E00"}
+COLORS = {
+    "baseline": "#000000",
+    "synscaw": "#0072B2",
+    "synscal": "#D55E00",
+    "dropout": "#E69F00",
+    "confidence_penalty": "#009E73",
+    "bottleneck": "#56B4E9",
+    "synscaw_confidence_penalty": "#CC79A7",
+    "synscal_confidence_penalty": "#F0E442",
+    "label_smoothing": "#999999",
+}
 
 
 def learning_curves(
@@ -168,7 +178,9 @@ def _curve(axes: Any, runs: Sequence[Mapping[str, Any]], key: str, method: str, 
     values *= 100 if key.endswith("accuracy") else 1
     epochs, color = np.arange(1, length + 1), COLORS.get(method)
     marker = "o" if length == 1 else None
-    axes.plot(epochs, np.nanmean(values, 0), color=color, label=label, marker=marker, lw=1.6)
+    (line,) = axes.plot(
+        epochs, np.nanmean(values, 0), color=color, label=label, marker=marker, lw=1.6
+    )
     if len(histories) > 1:
         low, high = np.nanmin(values, 0), np.nanmax(values, 0)
-        axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
+        axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.15, lw=0)

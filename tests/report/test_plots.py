@@ -54,6 +54,21 @@ def test_every_method_is_drawn_in_its_colour_with_its_label(tmp_path, texts):
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 
+def test_bands_have_the_colour_of_their_line(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    monkeypatch.setattr("os.replace", lambda *paths: None)
+    # One seed has no band, so that bands left to themselves would take the wrong turn.
+    results = {"text": [run(5, 0)], "bounded": [run(5, 0.2), run(5, 0.3)]}
+    learning_curves(results, {name: name for name in results}, "a title", tmp_path / "figure.png")
+    axes = drawn[0].axes[0]
+    (band,) = axes.collections
+    assert to_rgb(band.get_facecolor()[0][:3]) == to_rgb(axes.get_lines()[1].get_color())
+    assert len(set(COLORS.values())) == len(COLORS)
+
+
 def test_diverged_runs_are_counted_in_the_legend(tmp_path, texts):
     results = {
         "baseline": [run(5, 0)],
