@@ -146,7 +146,8 @@ def _escaped(text: str) -> str:
 def origin(*runs: Mapping[str, Any]) -> str:
     """Versions, device, convolution path, commit and command of runs, in one line.
 
-    Where runs differ in one of them, all that there were are named.
+    Where runs differ in one of them, all that there were are named; of many commands (processes
+    that shared the work) the first.
     """
     versions = _each(
         ", ".join(f"{name} {version}" for name, version in run["versions"].items()) for run in runs
@@ -155,12 +156,18 @@ def origin(*runs: Mapping[str, Any]) -> str:
     convolutions = _each(run["convolution"] for run in runs)
     commits = _each(run["commit"] or "unknown" for run in runs)
     commit = "" if commits == "unknown" else f"; commit {commits}"
-    commands = _each(f"`{run['command']}`" for run in runs)
+    commands = _commands([run["command"] for run in runs])
     return f"{versions}; {devices}; convolutions {convolutions}{commit}. {commands}"
 
 
 def _each(texts: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(texts))
+
+
+def _commands(typed: Sequence[str]) -> str:
+    """The first command, and how many others there were."""
+    first, *others = dict.fromkeys(typed)
+    return f"`{first}`" + (f" and {len(others)} like it" if others else "")
 
 
 def as_csv(rows: Sequence[MethodRow]) -> str:

@@ -33,7 +33,7 @@ def provenance() -> dict[str, Any]:
         "cpu": f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
         if hasattr(os, "sched_getaffinity")
         else _processor(),
-        "command": " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(sys.argv),
     }
 
 
@@ -54,6 +54,21 @@ def write_text(path: pathlib.Path, text: str) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def _command(argv: list[str]) -> str:
+    """What was typed, without folders: where results lie says nothing about them.
+
+    >>> _command(["experiments/table1.py", "--seeds", "0", "1", "--output", "/home/me/runs"])
+    'table1.py --seeds 0 1'
+    """
+    words = [pathlib.Path(argv[0]).name]
+    skipped = False
+    for word in argv[1:]:
+        if not skipped and word != "--output" and not word.startswith("--output="):
+            words.append(word)
+        skipped = word == "--output"
+    return " ".join(words)
 
 
 def _commit() -> str | None:
