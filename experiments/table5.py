@@ -17,6 +17,7 @@ an interruption, and with --draw to draw what is there.
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
@@ -106,10 +107,11 @@ def main(config: Table5Config) -> None:
         )
         if elsewhere:
             print(f"{len(elsewhere)} runs are another process's; --draw later.", file=sys.stderr)
-    write(config.folder, report.results_below(config.folder, config.rows, config.methods))
+    results = report.results_below(config.folder, config.rows, config.methods)
+    write(config.folder, results, [row for row in config.rows if row not in results])
 
 
-def write(folder: pathlib.Path, results: Results) -> None:
+def write(folder: pathlib.Path, results: Results, missing: Sequence[str]) -> None:
     """Write ``table5.md``, ``.csv``, ``.tex`` and ``.png`` beside the runs, and print the table."""
     everything = [r for column in results.values() for runs in column.values() for r in runs]
     shown = report.overview(results, report.LIKE_THE_PAPER)
@@ -122,6 +124,8 @@ def write(folder: pathlib.Path, results: Results) -> None:
         parts += [f"## {ROWS[name].label} ({report.UNITS[ROWS[name].unit]})\n"]
         parts += [tables.markdown(shape)]
     minutes = sum(run["wall_seconds"] for run in everything) / 60
+    if missing:
+        parts.append(f"Not run: {', '.join(ROWS[row].label for row in missing)}.\n")
     parts.append(f"{len(everything)} runs, {minutes:.1f} minutes of training in all.\n")
     parts.append(tables.origin(*everything) + "\n")
     write_text(folder / "table5.md", "\n".join(parts))

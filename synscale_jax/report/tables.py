@@ -165,9 +165,13 @@ def _each(texts: Iterable[str]) -> str:
 
 
 def _commands(typed: Sequence[str]) -> str:
-    """The first command, and how many others there were."""
-    first, *others = dict.fromkeys(typed)
-    return f"`{first}`" + (f" and {len(others)} like it" if others else "")
+    """The commands; of more than three the first and how many others there were."""
+    commands = [f"`{command}`" for command in dict.fromkeys(typed)]
+    return (
+        " or ".join(commands)
+        if len(commands) <= 3
+        else f"{commands[0]} and {len(commands) - 1} like it"
+    )
 
 
 def as_csv(rows: Sequence[MethodRow]) -> str:

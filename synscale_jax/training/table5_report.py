@@ -210,9 +210,13 @@ def _compared(
     printed = published_difference(row, method)
     chosen = pairs[HEADLINE]
     digits = _digits(row)
-    ends = "" if interval is None else f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+    ends = (
+        ""
+        if interval is None
+        else (f" [{interval.low:+z.{digits}f}, {interval.high:+z.{digits}f}]")
+    )
     return {
-        "Δ best on test [95 %]": f"{alike.mean():+.{digits}f}{ends}",
+        "Δ best on test [95 %]": f"{alike.mean():+z.{digits}f}{ends}",
         "published Δ": "" if printed is None else f"{printed:+.2f}",
         "p, Student's t": _p(student_t_test(ours.values.ravel(), theirs.values.ravel())),
         "p, corrected t": _p(corrected_t_test(alike)),
@@ -332,7 +336,7 @@ def _wilcoxon_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, list[
         "data sets": [str(len(values)) for values in gaps.values()],
         "better": [str(sum(v < 0 for v in values)) for values in gaps.values()],
         "worse": [str(sum(v > 0 for v in values)) for values in gaps.values()],
-        "median Δ, points": [f"{np.median(values):+.3f}" for values in gaps.values()],
+        "median Δ, points": [f"{np.median(values):+z.3f}" for values in gaps.values()],
         "p, Wilcoxon": [_p(outcomes[method]) for method in gaps],
         "p, Holm": [f"{adjusted[m]:.3f}" if m in adjusted else "no test" for m in gaps],
     }
