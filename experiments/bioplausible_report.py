@@ -69,12 +69,10 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
         sweep_figure(results, study.folder / "sweep_max.png")
         parts.append("![Largest accuracy against the percentile](sweep_max.png)\n")
     weights = units_folder(study, study.seeds[0]) / "weights.npz"
+    fields = study.folder / "receptive_fields.png"
     if weights.exists():
-        mosaic(
-            load_arrays(weights)["weights"],
-            study.images.image_shape,
-            study.folder / "receptive_fields.png",
-        )
+        mosaic(load_arrays(weights)["weights"], study.images.image_shape, fields)
+    if fields.exists():  # results are kept without their weights
         parts.append("![Weights of 20 competing units](receptive_fields.png)\n")
     parts.append(_origin(results, smoke))
     text = "\n".join(parts)
