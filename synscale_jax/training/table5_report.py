@@ -210,11 +210,9 @@ def _compared(
     printed = published_difference(row, method)
     chosen = pairs[HEADLINE]
     digits = _digits(row)
-    ends = (
-        ""
-        if interval is None
-        else (f" [{interval.low:+z.{digits}f}, {interval.high:+z.{digits}f}]")
-    )
+    ends = ""
+    if interval is not None:
+        ends = f" [{interval.low:+z.{digits}f}, {interval.high:+z.{digits}f}]"
     return {
         "Δ best on test [95 %]": f"{alike.mean():+z.{digits}f}{ends}",
         "published Δ": "" if printed is None else f"{printed:+.2f}",
