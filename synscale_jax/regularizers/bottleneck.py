@@ -24,6 +24,8 @@ CODES = "codes"
 # Alemi et al. start with little noise: deviations of softplus(−5), about 0.007.
 _OFFSET = 5.0
 
+_JITTER, _TINY = 1e-6, 1e-12  # of the logits' variance: relative, absolute
+
 
 class BottleneckTerms(NamedTuple):
     """What a bottleneck sows for its loss.
@@ -55,8 +57,11 @@ class Bottleneck(nn.Module):
     The layer ``encoder`` makes N means μ and N deviations σ = softplus(s − 5) from the input. In
     training, ``samples`` codes :math:`z = \mu + \sigma \varepsilon` with
     :math:`\varepsilon \sim \mathcal N(0, I)` go through ``decoder``, a linear layer of one unit a
-    class. The module sows :class:`BottleneckTerms` into the collection ``"regularizers"``, from
-    which :func:`bottleneck_loss` makes the objective:
+    class, with kernel V. For few classes (no more than samples, nor than units) the logits are
+    drawn without the codes, from the normal distribution that they have, of mean μV and covariance
+    :math:`V^\top \mathrm{diag}(\sigma^2) V`: the same in distribution and about half the time.
+    The module sows :class:`BottleneckTerms` into the collection ``"regularizers"``, from which
+    :func:`bottleneck_loss` makes the objective:
 
     .. math::
         \mathrm{KL} = \tfrac12 \sum_{i=1}^N (\mu_i^2 + \sigma_i^2 - 1 - \log \sigma_i^2)
@@ -94,7 +99,9 @@ class Bottleneck(nn.Module):
 
     References:
       Alemi et al., `Deep Variational Information Bottleneck <https://arxiv.org/abs/1612.00410>`_,
-      2017. Hofmann and Mäder, IEEE TNNLS 33(7), 2022, eq. 13 and section IV-C.
+      2017. Hofmann and Mäder, IEEE TNNLS 33(7), 2022, eq. 13 and section IV-C. Kingma et al.,
+      `Variational Dropout and the Local Reparameterization Trick
+      <https://arxiv.org/abs/1506.02557>`_, 2015.
     """
 
     features: int
@@ -134,9 +141,15 @@ class Bottleneck(nn.Module):
             self.sow(CODES, "code", Code(mean, deviation))
         if not train:
             return decoder(mean)
-        shape = (self.samples, *mean.shape)
-        noise = jax.random.normal(self.make_rng(self.rng_collection), shape, mean.dtype)
-        log_p = jax.nn.log_softmax(decoder(mean[None] + deviation[None] * noise))
+        key = self.make_rng(self.rng_collection)
+        if self.classes <= min(self.samples, self.features):
+            centre = decoder(mean)
+            kernel = decoder.variables["params"]["kernel"]
+            spread = _logit_noise(key, self.samples, deviation, kernel)
+            log_p = jax.nn.log_softmax(centre[None] + spread.astype(centre.dtype))
+        else:
+            noise = jax.random.normal(key, (self.samples, *mean.shape), mean.dtype)
+            log_p = jax.nn.log_softmax(decoder(mean[None] + deviation[None] * noise))
         kl = -0.5 + 0.5 * (jnp.square(mean) + jnp.square(deviation)) - jnp.log(deviation)
         if not self.is_initializing():
             terms = BottleneckTerms(kl.sum(-1), log_p.mean(0))
@@ -201,6 +214,22 @@ def bottleneck_layers(head: Path, activation: Activation) -> tuple[Layer, Layer]
         Layer((*head, "encoder"), activation="identity"),
         Layer((*head, "decoder"), activation=activation, output=True),
     )
+
+
+def _logit_noise(
+    key: Array,
+    samples: int,
+    deviation: Float[Array, "batch features"],
+    kernel: Float[Array, "features classes"],
+) -> Float[Array, "samples batch classes"]:
+    """(σ ε) V for independent normal ε: the local reparameterisation of Kingma et al., 2015."""
+    variance, kernel = jnp.square(deviation.astype(jnp.float32)), kernel.astype(jnp.float32)
+    covariance = jnp.einsum("bn,nk,nl->bkl", variance, kernel, kernel)
+    # Rounding may leave a dependent decoder's covariance short of positive definite.
+    own = jnp.trace(covariance, axis1=1, axis2=2)[:, None, None] / kernel.shape[1]
+    covariance += (_JITTER * own + _TINY) * jnp.eye(kernel.shape[1])[None]
+    noise = jax.random.normal(key, (samples, *covariance.shape[:2]))
+    return jnp.einsum("bkl,sbl->sbk", jnp.linalg.cholesky(covariance), noise)
 
 
 def _sown_terms(sown: Mapping[str, Any]) -> BottleneckTerms:

@@ -61,6 +61,44 @@ def test_objective_is_the_mean_of_the_samples_cross_entropies(head):
     np.testing.assert_allclose(objective, want, rtol=0.03, atol=0.01)
 
 
+def test_logits_of_few_classes_are_distributed_as_those_of_codes(head):
+    """Three classes with two samples are drawn as codes, with three samples as logits."""
+    module, params, x = head
+    labels = jnp.arange(8) % 3
+
+    def losses(params, samples):
+        def of_key(key):
+            _, sown = module.clone(samples=samples).apply(
+                {"params": params},
+                x,
+                train=True,
+                rngs={"dropout": key},
+                mutable=["regularizers"],
+            )
+            return bottleneck_loss(sown["regularizers"], labels, strength=0.0)
+
+        return jax.vmap(of_key)(jax.random.split(jax.random.key(3), 20_000))
+
+    two, three = losses(params, 2), losses(params, 3)
+    np.testing.assert_allclose(three.mean(0), two.mean(0), rtol=0.03)
+    np.testing.assert_allclose(3 * three.var(0), 2 * two.var(0), rtol=0.1)  # of one sample
+    two, three = (jax.grad(lambda p, s=s: losses(p, s).mean())(params) for s in (2, 3))
+    for a, b in zip(jax.tree.leaves(two), jax.tree.leaves(three), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.02)
+
+
+def test_a_decoder_of_dependent_columns_keeps_finite_gradients(head):
+    module, params, x = head
+    for scale in (0.0, 1.0):
+        params["decoder"]["kernel"] = scale * jnp.ones((6, 3))
+        grads = jax.grad(
+            lambda params: bottleneck_loss(
+                train(module, params, x)[1]["regularizers"], jnp.zeros(8, int), strength=1e-3
+            ).mean()
+        )(params)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
 def test_strength_weighs_the_kl(head):
     module, params, x = head
     _, sown = train(module, params, x)
