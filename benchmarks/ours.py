@@ -28,21 +28,24 @@ def image_set(shape: tuple[int, int, int], classes: int, test: int = 1000) -> An
     return ImageSet("synthetic", train, Split(*pixels(shape, test, classes)), names, "synthetic")
 
 
-def model(name: str) -> tuple[Any, tuple[int, int, int]]:
+def model(name: str, classes: int = 10) -> tuple[Any, tuple[int, int, int]]:
     """A model by name, and the shape of its images."""
     from synscale_jax.models import MLP, cifar_resnet, resnet34
 
     if name.startswith("resnet"):
-        return cifar_resnet(32, 10) if name == "resnet32" else resnet34(10), (32, 32, 3)
+        net = cifar_resnet(32, classes) if name == "resnet32" else resnet34(classes)
+        return net, (32, 32, 3)
     shape = {"mlp784": (28, 28, 1), "mlp3072": (32, 32, 3)}[name]
-    return MLP((1024, 1024), 10), shape
+    return MLP((1024, 1024), classes), shape
 
 
-def method(name: str, arguments: dict[str, Any]) -> Any:
-    """A method of the trainer by name."""
+def method(name: str, arguments: dict[str, Any], bounds: dict[str, Any] | None = None) -> Any:
+    """A method of the trainer by name, with bottlenecks attached if their settings are given."""
     from synscale_jax.training import methods
+    from synscale_jax.training.bounds import with_bounds
 
-    return getattr(methods, name)(**arguments)
+    plain = getattr(methods, name)(**arguments)
+    return with_bounds(plain, **bounds) if bounds else plain
 
 
 def use_plain_lax() -> None:
@@ -57,6 +60,8 @@ def train_block(
     steps: int,
     method_name: str = "baseline",
     plain_lax: bool = False,
+    classes: int = 10,
+    bounds: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> tuple[Callable[[int], object], dict[str, Any]]:
     """Blocks of training steps, one compiled call each, always from the same state.
@@ -70,9 +75,10 @@ def train_block(
 
     if plain_lax:
         use_plain_lax()
-    net, shape = model(network)
+    net, shape = model(network, classes)
     config = TrainConfig(batch=100, chunk_steps=steps)
-    program = Program(net, method(method_name, arguments), config, image_set(shape, 10))
+    used = method(method_name, arguments, bounds)
+    program = Program(net, used, config, image_set(shape, classes))
     key = jax.random.key(0)
     state = program.init(key)
 
