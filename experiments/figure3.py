@@ -159,14 +159,37 @@ def draw(found: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(found), 3.8), layout="constrained")
+    shown = [_range(part) for parts in found.values() for part in parts.values()]
+    left, right = min(low for low, _ in shown), max(high for _, high in shown)
     for axes, (name, parts) in zip(
         figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
     ):
         panel(axes, name, parts)
+        axes.set_xlim(left, right)
+        if (below := _share_below(parts["trained"], left)) > 0.005:
+            axes.text(
+                0.02,
+                0.5,
+                f"{below:.0%} of the\nweights are\nsmaller",
+                fontsize=8,
+                transform=axes.transAxes,
+            )
     figure.axes[0].set_ylabel("density of ln w")
     figure.axes[0].legend(frameon=False, fontsize=8)
     save(figure, path)
     return figure
+
+
+def _range(part: Mapping[str, Any]) -> tuple[float, float]:
+    """Where the weights are: nearly all of them, but no more than four decades below the median."""
+    shares = np.cumsum(part["observed"]) / np.sum(part["observed"])
+    least, middle, most = np.exp(np.interp((1e-3, 0.5, 1 - 1e-5), shares, part["log_w"]))
+    return max(least, 1e-4 * middle), 2 * most
+
+
+def _share_below(part: Mapping[str, Any], w: float) -> float:
+    shares = np.cumsum(part["observed"]) / np.sum(part["observed"])
+    return float(np.interp(np.log(w), part["log_w"], shares, left=0.0))
 
 
 def panel(axes: Any, name: str, parts: Mapping[str, Any]) -> None:
