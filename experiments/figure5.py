@@ -216,7 +216,38 @@ def table(results: Results, config: Figure5Config) -> str:
                     row = _row(cell, label, place, done)
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
-    return tables.markdown(columns) + "\n" + _caption(results)
+    return tables.markdown(columns) + "\n" + _caption(results) + _differences(results, config)
+
+
+def _differences(results: Results, config: Figure5Config) -> str:
+    """With SynScaW minus without, paired by seed, a line a place."""
+    lines = []
+    for cell in cells_named(config.cells):
+        without, scaled = (finished(results[cell.name][kind]) for kind in LABELS)
+        seeds = sorted(set(without) & set(scaled))
+        for place in PLACES[cell.network] if len(seeds) > 1 else ():
+            gaps = {
+                name: estimate(
+                    [
+                        _last(scaled[seed], place)[key] - _last(without[seed], place)[key]
+                        for seed in seeds
+                    ]
+                )
+                for name, key in (("rate", "rate"), ("I(Z;Y)", "label"))
+            }
+            said = (
+                f"{name} {gap.mean:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
+                for name, gap in gaps.items()
+            )
+            lines.append(f"- {cell.label}, before {place}: {', '.join(said)}, {len(seeds)} seeds\n")
+    if not lines:
+        return ""
+    heading = "With SynScaW minus without, on the same seeds (95 % interval, Student's t):"
+    return f"\n{heading}\n\n" + "".join(lines)
+
+
+def _last(run: Mapping[str, Any], place: str, split: str = "test") -> dict[str, Any]:
+    return run["measured"]["bounds"][split][place]
 
 
 def _caption(results: Results) -> str:
@@ -244,10 +275,7 @@ def _caption(results: Results) -> str:
 
 
 def _row(cell: Cell, label: str, place: str, done: Sequence[dict[str, Any]]) -> list[str]:
-    at = {
-        split: [run["measured"]["bounds"][split][place] for run in done]
-        for split in ("train", "test")
-    }
+    at = {split: [_last(run, place, split) for run in done] for split in ("train", "test")}
     return [
         cell.label,
         label,

@@ -100,6 +100,19 @@ def test_figure5_draws_means_over_seeds(plane, tmp_path):
         np.testing.assert_array_equal(dots.get_array(), [1, 2])
 
 
+def test_figure5_pairs_differences_by_seed(plane):
+    module, config = plane
+    folder = config.output / "smoke"
+    results = module.collect(folder, config.cells, list(module.LABELS))["digits-mlp"]
+    rates = {
+        kind: [run["measured"]["bounds"]["test"]["head"]["rate"] for run in runs]
+        for kind, runs in results.items()
+    }
+    gap = module.estimate(np.subtract(rates["synscaw"], rates["baseline"]).tolist())
+    want = f"before head: rate {gap.mean:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
+    assert want in (folder / "figure5.md").read_text()
+
+
 def test_figure5_says_what_is_missing_and_what_runs_were_made_with(plane, tmp_path):
     module, config = plane
     for kind in ("baseline", "synscaw"):

@@ -68,6 +68,19 @@ def test_table_five_is_what_its_results_say(tmp_path):
         assert drawn == (committed / "full" / f"table5.{kind}").read_text()
 
 
+@pytest.mark.parametrize("name", ["figure5", "information_mlp"])
+def test_information_is_what_its_results_say(name, tmp_path):
+    committed = ROOT / "results" / "information" / name / "laptop"
+    (tmp_path / "laptop").mkdir()
+    for cell in (path for path in committed.iterdir() if path.is_dir()):
+        (tmp_path / "laptop" / cell.name).symlink_to(cell)
+    module = experiment(name)
+    config = module.Figure5Config if name == "figure5" else module.InformationConfig
+    module.main(config(output=tmp_path, draw=True))
+    drawn = (tmp_path / "laptop" / f"{name}.md").read_text()
+    assert drawn == (committed / f"{name}.md").read_text()
+
+
 @pytest.mark.parametrize("path", FIRST, ids=name_of)
 def test_rerun_starts_as_the_committed_run_did(path):
     """The first steps of one cell; rounding differs between processors, the numbers do not."""
