@@ -33,6 +33,7 @@ from jax import Array
 from synscale_jax.models.convnet import SIMPLE, SIMPLE_CIFAR, DropoutCNN
 from synscale_jax.plasticity import power_activation, power_readout
 from synscale_jax.report.plots import save
+from synscale_jax.report.statistics import spread
 from synscale_jax.report.tables import markdown
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.plasticity_jobs import (
@@ -193,7 +194,7 @@ def attack_all(config: Config, study: Study) -> str:
     for name, runs in results.items():
         ours = np.array([run["accuracy"] for run in runs])
         zero = np.mean([run["zero_gradients"] for run in runs])
-        _line(columns, name, "ours", [bioplausible_report.spread(c) for c in ours.T], f"{zero:.1%}")
+        _line(columns, name, "ours", [spread(c) for c in ours.T], f"{zero:.1%}")
         if study.data == "mnist" and name in PRINTED:
             _line(columns, name, "printed", [f"{value:.2f}" for value in PRINTED[name]], "")
     attack_figure(results, folder / "attack.png")
@@ -285,7 +286,7 @@ def scaling_table(config: Config, study: Study) -> str:
         if not seeds:
             continue
         pairs = [(plain[seed], scaled[seed], scaled[seed] - plain[seed]) for seed in seeds]
-        cells = [bioplausible_report.spread(values) for values in zip(*pairs, strict=True)]
+        cells = [spread(values) for values in zip(*pairs, strict=True)]
         for column, cell in zip(
             columns.values(), [f"{row.label} ({row.kind})", str(len(seeds)), *cells], strict=True
         ):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from synscale_jax.report.plots import save
+from synscale_jax.report.statistics import spread
 from synscale_jax.report.tables import markdown
 from synscale_jax.training.plasticity_hebbian import SWEEP
 from synscale_jax.training.plasticity_jobs import Study, units_folder
@@ -113,12 +114,6 @@ def table(rows: Sequence[Row], results: Runs, data: str, *, bands: bool = True) 
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
     return markdown({name: c for name, c in columns.items() if any(c)})
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds."""
-    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{deviation}"
 
 
 def verdict(name: str, end: Sequence[float], best: Sequence[float], data: str) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from synscale_jax.report import tables
 from synscale_jax.report.collect import Results, collect, finished
 from synscale_jax.report.plots import save
-from synscale_jax.report.statistics import estimate
+from synscale_jax.report.statistics import estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.bounds import bounds_measures, with_bounds
 from synscale_jax.training.cells import Cell, cells_named
@@ -281,16 +281,11 @@ def _row(cell: Cell, label: str, place: str, done: Sequence[dict[str, Any]]) -> 
         label,
         f"before {place}",
         str(len(done)),
-        _spread([tables.error(run["final"]["test_accuracy"]) for run in done]),
-        _spread([point["rate"] for point in at["train"]]),
-        *(_spread([p[key] for p in at["test"]]) for key in ("rate", "upper", "lower", "label")),
+        spread([tables.error(run["final"]["test_accuracy"]) for run in done]),
+        spread([point["rate"] for point in at["train"]]),
+        *(spread([p[key] for p in at["test"]]) for key in ("rate", "upper", "lower", "label")),
         f"{at['test'][0]['label_entropy']:.2f}",
     ]
-
-
-def _spread(values: Sequence[float]) -> str:
-    found = estimate(values)
-    return f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
 
 
 if __name__ == "__main__":

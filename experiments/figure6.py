@@ -15,7 +15,7 @@ twice to use both cores.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from synscale_jax.report import tables
 from synscale_jax.report.collect import collect, finished
 from synscale_jax.report.plots import save
-from synscale_jax.report.statistics import estimate
+from synscale_jax.report.statistics import estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.cells import cells_named
 from synscale_jax.training.command_line import run_experiment
@@ -138,18 +138,13 @@ def table(results: Mapping[str, list[dict[str, Any]]], config: Figure6Config) ->
     for name, (label, _) in QUANTITIES.items():
         heading = label if name == "error" else f"divergence of {label}"
         columns[heading] = [
-            _spread([quantity(run, name) for run in finished(results[row]).values()], name)
+            spread(
+                [quantity(run, name) for run in finished(results[row]).values()],
+                2 if name == "error" else 4,
+            )
             for row in rows
         ]
     return tables.markdown(columns) + "\n" + "\n".join(best(results, config, m) for m in LABELS)
-
-
-def _spread(values: Sequence[float], name: str) -> str:
-    if not values:
-        return ""
-    digits, found = 2 if name == "error" else 4, estimate(values)
-    spread = f" ± {found.deviation:.{digits}f}" if found.deviation is not None else ""
-    return f"{found.mean:.{digits}f}{spread}"
 
 
 def best(results: Mapping[str, list[dict[str, Any]]], config: Figure6Config, method: str) -> str:

@@ -23,7 +23,7 @@ from synscale_jax.analysis.information import rate_at
 from synscale_jax.report import tables
 from synscale_jax.report.collect import Results, collect, finished
 from synscale_jax.report.plots import COLORS, save
-from synscale_jax.report.statistics import Estimate, estimate
+from synscale_jax.report.statistics import Estimate, estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.bounds import bounds_measures, with_bounds
 from synscale_jax.training.cells import cells_named
@@ -147,10 +147,9 @@ def table(runs: Runs, config: InformationConfig) -> str:
         "β": [f"{beta:g}" for _, beta in rows],
         "seeds": [_seeds(runs[run_name(*row)]) for row in rows],
         "error %": [
-            _spread([tables.error(run["final"]["test_accuracy"]) for run in found])
-            for found in done
+            spread([tables.error(run["final"]["test_accuracy"]) for run in found]) for found in done
         ],
-        "rate, training": [_spread([point(r, "train")["rate"] for r in found]) for found in done],
+        "rate, training": [spread([point(r, "train")["rate"] for r in found]) for found in done],
     }
     for heading, key in (
         ("rate, test", "rate"),
@@ -158,7 +157,7 @@ def table(runs: Runs, config: InformationConfig) -> str:
         ("contrastive", "lower"),
         ("I(Z;Y) ≥, test", "label"),
     ):
-        columns[heading] = [_spread([point(run)[key] for run in found]) for found in done]
+        columns[heading] = [spread([point(run)[key] for run in found]) for found in done]
     for kind, (rate, label, error) in PUBLISHED.items():
         shown = (f"paper, {LABELS[kind]}", "not printed", "not printed", error, "", rate, "", "")
         shown = (*shown, label)
@@ -186,13 +185,6 @@ def _seeds(runs: Sequence[dict[str, Any]]) -> str:
 def _shortened(flags: Sequence[str], most: int = 6) -> list[str]:
     more = len(flags) - most
     return [*flags[:most], f"- and {more} more of the kind"] if more > 0 else list(flags)
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    found = estimate(values)
-    return f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
 
 
 def differences(runs: Runs, config: InformationConfig) -> dict[float, Estimate]:

@@ -8,25 +8,27 @@ writes the folder's README.md and its figures. Both experiments call it when the
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from noise_prune_figures import (
+    Runs,
+    band,
+    canvas,
+    density_axis,
+    dynamics_figure,
+    save_as,
+    spectrum_figure,
+)
 
-from synscale_jax.report.statistics import Estimate, estimate
+from synscale_jax.report.statistics import Estimate, estimate, spread
 from synscale_jax.report.tables import markdown
 from synscale_jax.training.provenance import write_text
 
-Runs = list[dict[str, Any]]
 PRESETS = ("paper", "laptop", "smoke")
-COLORS = {
-    "noise": "#D55E00", "weight": "#0072B2", "uniform": "#999999",
-    "noise, largest": "#D55E00", "noise, sampled": "#E69F00", "noise, rescaled": "#CC79A7",
-    "noise, rescaled up to 2": "#009E73", "magnitude": "#0072B2", "random": "#999999",
-}  # fmt: skip
 BASELINE = "magnitude"
 
 
@@ -65,7 +67,7 @@ def clustered(runs: Runs, root: pathlib.Path, preset: str) -> str:
     keys = ("density", "median", "mean", "max", "slowest ten", "quadratic form", "least alignment")
     columns = {"rule / diagonal": names}
     for key in keys:
-        columns[key] = [spread([run["spectrum"][name][key] for run in runs]) for name in names]
+        columns[key] = [spread([run["spectrum"][name][key] for run in runs], 3) for name in names]
     published = [run["density of the published normalisation"] for run in runs]
     text = [
         f"## Clustered networks, {numbers(config['sizes'])} neurons (`--preset {preset}`)",
@@ -74,7 +76,7 @@ def clustered(runs: Runs, root: pathlib.Path, preset: str) -> str:
         "errors of the eigenvalues (median, mean, largest, mean of the ten slowest modes), mean "
         "error of the quadratic form at the eigenvectors, least cosine between A'v and v; mean ± "
         f"standard deviation over {len(runs)} networks. The published normalisation would keep "
-        f"{spread(published)}.",
+        f"{spread(published, 3)}.",
         markdown(columns),
         targets(runs),
         dynamics_table(runs),
@@ -124,10 +126,10 @@ def dynamics_table(runs: Runs) -> str:
     columns: dict[str, list[str]] = {"input": kinds}
     for rule in ("noise", "weight"):
         columns[f"{rule}, mean over time"] = [
-            spread([run["dynamics"][kind][rule]["mean error"] for run in runs]) for kind in kinds
+            spread([run["dynamics"][kind][rule]["mean error"] for run in runs], 3) for kind in kinds
         ]
         columns[f"{rule}, at the end"] = [
-            spread([run["dynamics"][kind][rule]["mean"][-1] for run in runs]) for kind in kinds
+            spread([run["dynamics"][kind][rule]["mean"][-1] for run in runs], 3) for kind in kinds
         ]
     return markdown(columns)
 
@@ -146,7 +148,7 @@ def sweep(runs: Runs, root: pathlib.Path, preset: str) -> str:
     for diagonal in ("row_sum", "original"):
         for rule in ("noise", "weight", "uniform"):
             columns[f"{rule}, `{diagonal}`"] = [
-                f"{spread(values(density, rule, diagonal, 'mean'))} / "
+                f"{spread(values(density, rule, diagonal, 'mean'), 3)} / "
                 f"{np.mean(values(density, rule, diagonal, 'max')):.2f}"
                 for density in wanted
             ]
@@ -165,7 +167,7 @@ def sweep(runs: Runs, root: pathlib.Path, preset: str) -> str:
         density_axis(panel, wanted)
     axes[0].set_ylabel("mean |eigenvalue error|")
     axes[0].legend(frameon=False)
-    name = save(figure, root, f"{preset}_sweep")
+    name = save_as(figure, root, f"{preset}_sweep")
     return "\n\n".join([
         f"## Density sweep, {runs[0]['config']['sweep_neurons']} neurons (`--preset {preset}`)",
         f"Mean / largest absolute eigenvalue error, means over {len(runs)} networks.",
@@ -182,9 +184,9 @@ def directed(runs: Runs, root: pathlib.Path, preset: str) -> str:
     names = list(runs[0]["rows"])
     columns = {"rule / diagonal": names}
     for key in ("density", "largest eigenvalue", "propagator error"):
-        columns[key] = [spread([run["rows"][name][key] for run in runs]) for name in names]
+        columns[key] = [spread([run["rows"][name][key] for run in runs], 3) for name in names]
     config = runs[0]["config"]
-    whole = spread([run["largest eigenvalue"] for run in runs])
+    whole = spread([run["largest eigenvalue"] for run in runs], 3)
     seconds = np.mean([run["covariance seconds"] for run in runs])
     time = config["propagator_time"]
     return "\n\n".join([
@@ -207,12 +209,12 @@ def local(runs: Runs, root: pathlib.Path, preset: str) -> str:
     }
     columns = {"statistic from": list(rows)}
     columns["correlation with the closed form"] = [
-        "" if name == "weights alone" else spread([row["correlation"] for row in each])
+        "" if name == "weights alone" else spread([row["correlation"] for row in each], 3)
         for name, each in rows.items()
     ]
     for key in ("mean", "max"):
         columns[f"{key} eigenvalue error"] = [
-            spread([row[key] for row in each]) for each in rows.values()
+            spread([row[key] for row in each], 3) for each in rows.values()
         ]
     figure, axes = canvas(1, 2)
     samples = [int(count) for count in counts]
@@ -231,7 +233,7 @@ def local(runs: Runs, root: pathlib.Path, preset: str) -> str:
             label={"exact": "closed form"}.get(name, "weights"),
         )
     axes[1].legend(frameon=False)
-    name = save(figure, root, f"{preset}_local")
+    name = save_as(figure, root, f"{preset}_local")
     config = runs[0]["config"]
     return "\n\n".join([
         f"## The local estimate, {numbers(config['local_sizes'])} neurons (`--preset {preset}`)",
@@ -278,7 +280,7 @@ def recurrent(cells: dict[str, Runs], root: pathlib.Path) -> str:
     axes = np.reshape(axes, -1)
     axes[0].set_ylabel("test error (%)")
     axes[0].legend(frameon=False, fontsize=7)
-    name = save(figure, root, "rnn")
+    name = save_as(figure, root, "rnn")
     text.insert(1, VERDICT)
     return "\n\n".join([*text, f"![Test error of pruned recurrent networks]({name})"])
 
@@ -339,98 +341,7 @@ def shifts(runs: Runs) -> str:
     )
 
 
-# Figures
-
-
-def canvas(rows: int, columns: int) -> tuple[Any, Any]:
-    """An empty figure."""
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns)
-    for panel in np.reshape(axes, -1):
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def save(figure: Any, root: pathlib.Path, name: str) -> str:
-    """Write a PNG, whole or not at all."""
-    path = root / f"{name}.png"
-    scratch = path.with_suffix(".png.partial")
-    figure.savefig(scratch, dpi=130, format="png")
-    os.replace(scratch, path)
-    return path.name
-
-
-def band(panel: Any, x: Sequence[float], values: Sequence[Sequence[float]], name: str) -> None:
-    """Means with the range over seeds."""
-    color = COLORS[name]
-    panel.plot(x, [np.mean(each) for each in values], "o-", ms=3, color=color, label=name)
-    low, high = [min(each) for each in values], [max(each) for each in values]
-    panel.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-
-
-def density_axis(panel: Any, densities: Sequence[float]) -> None:
-    """The densities measured as ticks, and no others."""
-    panel.set_xticks(densities, [f"{density:g}" for density in densities])
-    panel.set_xticks([], minor=True)
-    panel.set_xlabel("density")
-
-
-def dynamics_figure(runs: Runs, root: pathlib.Path, preset: str) -> str:
-    """Every run of the first network, mean and deviation."""
-    figure, axes = canvas(1, 2)
-    dynamics = runs[0]["dynamics"]
-    times = np.array(dynamics["times"])
-    for panel, kind in zip(axes, ("random state", "slow modes"), strict=True):
-        for rule in ("weight", "noise"):
-            each, color = dynamics[kind][rule], COLORS[rule]
-            for run in each.get("runs", []):
-                panel.plot(times[::4], run, color=color, lw=0.4, alpha=0.35)
-            mean, deviation = np.array(each["mean"]), np.array(each["deviation"])
-            panel.plot(times, mean, color=color, label=f"{rule}, mean ± deviation")
-            panel.fill_between(times, mean - deviation, mean + deviation, color=color, alpha=0.2)
-        panel.set(xlabel="time", title=f"from {'random states' if 'random' in kind else kind}")
-        panel.set_ylim(bottom=0)
-    axes[0].set_ylabel("relative error of the state")
-    axes[0].legend(frameon=False)
-    return save(figure, root, f"{preset}_dynamics")
-
-
-def spectrum_figure(run: dict[str, Any], root: pathlib.Path, preset: str) -> str:
-    """Eigenvalues before and after, and how far they moved."""
-    figure, axes = canvas(1, 2)
-    whole = np.array(run["scatter"]["original"])
-    errors = {}
-    for rule in ("uniform", "weight", "noise"):
-        pruned = np.array(run["scatter"][rule])
-        errors[rule] = np.abs(pruned / whole - 1)
-        axes[0].plot(-whole, -pruned, ".", ms=3, color=COLORS[rule], label=rule, alpha=0.6)
-    axes[0].plot(-whole, -whole, color="black", lw=0.8)
-    axes[0].set(xscale="log", yscale="log", xlabel="−λ of the whole network", ylabel="−λ pruned")
-    axes[0].set_ylim(bottom=0.3 * -float(whole.max()))  # lost modes, at zero, fall out
-    axes[0].legend(frameon=False)
-    order = ("noise", "weight", "uniform")
-    boxes = axes[1].boxplot(
-        [errors[rule] for rule in order], tick_labels=order, showfliers=True, patch_artist=True,
-        flierprops={"marker": ".", "markersize": 2}, medianprops={"color": "black"},
-    )  # fmt: skip
-    for box, rule in zip(boxes["boxes"], order, strict=True):
-        box.set(facecolor=COLORS[rule], alpha=0.6)
-    axes[1].set(yscale="log", ylabel="|eigenvalue error|", ylim=(1e-3, None))
-    return save(figure, root, f"{preset}_spectrum")
-
-
 # Words
-
-
-def spread(values: Sequence[float], places: int = 3) -> str:
-    """Mean ± standard deviation."""
-    found = estimate(values)
-    if found.deviation is None:
-        return f"{found.mean:.{places}f}"
-    return f"{found.mean:.{places}f} ± {found.deviation:.{places}f}"
 
 
 def numbers(sizes: Sequence[int]) -> str:

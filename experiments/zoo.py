@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from synscale_jax.report.statistics import spread
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.plasticity import Learner
 from synscale_jax.training.plasticity_jobs import (
@@ -122,7 +123,6 @@ def put_in(name: str, study: Study, row: Row, folder: pathlib.Path) -> str:
         factor = chosen["config"]["slope"] / root_mean_square(inputs)
         head = {"kernel": factor * params["head"]["kernel"]}  # of bare responses, β included
         params = {"units": {"kernel": weights}, "head": head}
-    deviation = f" ± {np.std(accuracies, ddof=1):.2f}" if len(accuracies) > 1 else ""
     path = export(
         name,
         params,
@@ -130,7 +130,7 @@ def put_in(name: str, study: Study, row: Row, folder: pathlib.Path) -> str:
             "data": study.data,
             "data_hash": chosen["data"]["hash"],
             "test_accuracy": round(chosen["final"]["test_accuracy"], 4),
-            "test_accuracy_of_the_seeds": f"{mean:.2f}{deviation} %, {len(accuracies)} seeds",
+            "test_accuracy_of_the_seeds": f"{spread(accuracies)} %, {len(accuracies)} seeds",
             "printed_by_the_original": "" if printed is None else f"{printed:.2f} %",
             "seed": chosen["seed"],
             "epochs": chosen["config"]["epochs"],

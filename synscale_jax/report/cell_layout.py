@@ -9,7 +9,7 @@ from typing import Any
 
 from synscale_jax.analysis.significance import Interval
 from synscale_jax.report.cell_tables import PRIMARY_SEEDS, Entry, Prediction, Quantity, Test
-from synscale_jax.report.statistics import Estimate
+from synscale_jax.report.statistics import Estimate, spread
 
 
 def prediction_table(rows: Sequence[Prediction], labels: Mapping[str, str]) -> dict[str, list[str]]:
@@ -103,14 +103,6 @@ def tests(family: Sequence[Test], labels: Mapping[str, str]) -> dict[str, list[s
 
 def _p(value: float | None) -> str:
     return "not run" if value is None else f"{value:.4f}"
-
-
-def spread(found: Estimate | None, digits: int) -> str:
-    """Mean ± standard deviation over seeds."""
-    if found is None:
-        return ""
-    deviation = "" if found.deviation is None else f" ± {found.deviation:.{digits}f}"
-    return f"{found.mean:.{digits}f}{deviation}"
 
 
 def _seeds(row: Entry) -> str:

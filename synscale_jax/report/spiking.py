@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from synscale_jax.report.plots import save
-from synscale_jax.report.statistics import estimate
+from synscale_jax.report.statistics import spread
 from synscale_jax.report.tables import markdown
 
 SETS = ("delta noise", "blurred noise", "known", "unknown")
@@ -118,17 +118,10 @@ def criteria(results: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return table
 
 
-def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Mean ± standard deviation."""
-    value = estimate(values)
-    deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
-    return f"{value.mean:.{digits}f}{deviation}"
-
-
 def _totals(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> dict[str, list[str]]:
     table: dict[str, list[str]] = {"shown": list(SETS)}
     for mode in modes:
-        table[LABELS[mode]] = [spread(spike_totals(results, mode, name)) for name in SETS]
+        table[LABELS[mode]] = [spread(spike_totals(results, mode, name), 0) for name in SETS]
     table["notebook, with decay"] = [str(PUBLISHED[name][2]) for name in SETS]
     return table
 
@@ -160,8 +153,8 @@ def _accuracies(results: Sequence[Mapping[str, Any]], modes: Sequence[str]) -> d
         "right %, legacy": [
             spread([100 * s["legacy_accuracy"] for s in known[mode]], 1) for mode in modes
         ],
-        "silent, known": [spread([s["silent"] for s in known[mode]]) for mode in modes],
-        "silent, unknown": [spread([s["silent"] for s in unknown[mode]]) for mode in modes],
+        "silent, known": [spread([s["silent"] for s in known[mode]], 0) for mode in modes],
+        "silent, unknown": [spread([s["silent"] for s in unknown[mode]], 0) for mode in modes],
         "mean weight before → after the flush": [
             f"{np.mean(weights[mode], 0)[0]:.4f} → {np.mean(weights[mode], 0)[1]:.4f}"
             for mode in modes

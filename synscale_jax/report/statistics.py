@@ -54,3 +54,26 @@ def estimate(values: Sequence[float]) -> Estimate:
     deviation = float(array.std(ddof=1))
     half = float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
     return Estimate(mean, deviation, mean - half, mean + half, count)
+
+
+def spread(values: Sequence[float] | Estimate | None, digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds, as tables print it.
+
+    Args:
+      values: one value a seed, or what :func:`estimate` made of them.
+      digits: decimal places of both.
+
+    Returns:
+      The mean alone for one seed, and nothing for none.
+
+    Examples:
+      >>> from synscale_jax.report.statistics import spread
+      >>> spread([1.0, 2.0, 3.0]), spread([1.5], digits=1), spread([])
+      ('2.00 ± 1.00', '1.5', '')
+    """
+    if not isinstance(values, Estimate):
+        if values is None or len(values) == 0:
+            return ""
+        values = estimate(values)
+    deviation = "" if values.deviation is None else f" ± {values.deviation:.{digits}f}"
+    return f"{values.mean:.{digits}f}{deviation}"

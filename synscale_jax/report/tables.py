@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from synscale_jax.report.statistics import Estimate, estimate
+from synscale_jax.report.statistics import Estimate, estimate, spread
 
 
 class MethodRow(NamedTuple):
@@ -208,10 +208,7 @@ def _seeds(row: MethodRow) -> str:
 
 
 def _spread(value: Estimate | None) -> str:
-    if value is None:
-        return "none finished"
-    spread = "" if value.deviation is None else f" ± {value.deviation:.2f}"
-    return f"{value.mean:.2f}{spread}"
+    return spread(value) or "none finished"
 
 
 def _interval(row: MethodRow) -> str:

@@ -25,6 +25,7 @@ from synscale_jax.analysis.significance import (
 from synscale_jax.report import tables
 from synscale_jax.report.collect import ResultError, Results, collect, finished
 from synscale_jax.report.plots import Dot, dots
+from synscale_jax.report.statistics import spread
 from synscale_jax.training.folds import FoldConfig
 from synscale_jax.training.runs import RunError
 from synscale_jax.training.table5 import READINGS, ROWS, Row
@@ -155,8 +156,7 @@ def _digits(row: Row) -> int:
 
 
 def _spread(values: np.ndarray, row: Row) -> str:
-    digits = _digits(row)
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    return spread(values.ravel().tolist(), _digits(row))
 
 
 def details(

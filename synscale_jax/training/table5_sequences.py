@@ -19,7 +19,7 @@ from synscale_jax.data import DataNotAvailable, ImageSet, Split, load_images, lo
 from synscale_jax.data.eeg import evaluation_windows, load_eeg, standardised, training_windows
 from synscale_jax.models import FrequencyDecompositionNetwork, RecurrentClassifier
 from synscale_jax.report.collect import finished
-from synscale_jax.report.statistics import Estimate, estimate
+from synscale_jax.report.statistics import Estimate, estimate, spread
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.folds import FoldConfig
 from synscale_jax.training.program import Program
@@ -279,10 +279,7 @@ def _best(run: Mapping[str, Any], chosen_on: str, of: str) -> float:
 
 
 def _spread(values: Sequence[float]) -> str:
-    if not values or np.isnan(values).any():
-        return ""
-    found = estimate(values)
-    return f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
+    return "" if np.isnan(values).any() else spread(values)
 
 
 def _interval(gap: Estimate | None) -> str:

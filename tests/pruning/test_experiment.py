@@ -16,7 +16,7 @@ def experiments(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     with jax.debug_key_reuse(False):  # rules are compared under the same draws
         yield
-    for name in ("noise_prune", "noise_prune_rnn", "noise_prune_report"):
+    for name in ("noise_prune", "noise_prune_rnn", "noise_prune_report", "noise_prune_figures"):
         sys.modules.pop(name, None)
 
 
