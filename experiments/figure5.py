@@ -260,15 +260,10 @@ def _caption(results: Results) -> str:
     ]
     bounds = done[0]["method"]["bounds"]
     examples = next(iter(done[0]["measured"]["bounds"]["test"].values()))["examples"]
-    scaled = {
-        f"γ = {run['method']['scaling_rate']:g}, every_k = {run['method']['every_k']}"
-        for run in done
-        if run["method"]["name"] == "synscaw"
-    }
     return (
         f"Bits after the last epoch, mean ± standard deviation over seeds; {bounds['mode']}, β = "
         f"{bounds['strength']:g}, N = {bounds['features']}"
-        + "".join(f"; SynScaW {text}" for text in sorted(scaled))
+        + tables.readings_of_synscaw(done)
         + f". A rate above log2 {examples} = {np.log2(examples):.2f} is no information of so many "
         "examples.\n"
     )

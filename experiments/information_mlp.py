@@ -14,6 +14,7 @@ Start it twice to use two cores; give the same command again to go on after an i
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -113,7 +114,7 @@ def main(config: InformationConfig) -> None:
         raise RunError(f"there is no finished run below {folder}: leave out --draw to train.")
     draw(runs, config, folder / "information_mlp.png")
     text = (
-        f"# Rate curves of an MLP on {done[0]['data']['name']}\n\n{table(runs, config)}\n"
+        f"# Rate curves of {cells_named([config.cell])[0].label}\n\n{table(runs, config)}\n"
         f"{verdict(runs, config)}\n\n{tables.origin(*done)}\n"
     )
     write_text(folder / "information_mlp.md", text)
@@ -163,15 +164,17 @@ def table(runs: Runs, config: InformationConfig) -> str:
         shown = (*shown, label)
         for column, value in zip(columns.values(), shown, strict=True):
             column.append(str(value))
-    flags = sorted({f"- {flag}" for found in done for run in found for flag in point(run)["flags"]})
-    first = next(run for found in done for run in found)
-    bounds, last = first["method"]["bounds"], point(first)
+    every = [run for found in done for run in found]
+    bounds, last = every[0]["method"]["bounds"], point(every[0])
     return (
         tables.markdown(columns)
-        + f"\nBits, mean ± standard deviation over seeds; N = {bounds['features']}, "
-        f"{bounds['samples']} samples, {bounds['mode']}, {last['examples']} test examples. H(Y) of "
+        + f"\nBits after {every[0]['config']['epochs']} epochs, mean ± standard deviation over "
+        "seeds; "
+        f"{bounds['mode']}, N = {bounds['features']}, {bounds['samples']} samples"
+        + tables.readings_of_synscaw(every)
+        + f"; {last['examples']} test examples. H(Y) of "
         f"their labels: {last['label_entropy']:.3f}. The paper does not say on which examples its "
-        "figures are.\n\n" + "\n".join(_shortened(flags)) + "\n"
+        "figures are.\n\n" + "\n".join(_flagged(every)) + "\n"
     )
 
 
@@ -182,9 +185,18 @@ def _seeds(runs: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _shortened(flags: Sequence[str], most: int = 6) -> list[str]:
-    more = len(flags) - most
-    return [*flags[:most], f"- and {more} more of the kind"] if more > 0 else list(flags)
+def _flagged(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the estimates were flagged for, a line a kind."""
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for run in done:
+        for flag in point(run)["flags"]:
+            name, value, said = re.fullmatch(r"(\D+) ([\d.]+) (.*)", flag).groups()  # type: ignore
+            kinds.setdefault((name, said), []).append(float(value))
+    return [
+        f"- {name}, {len(values)} of {len(done)} runs, {min(values):.2f} to {max(values):.2f}: "
+        f"{said}"
+        for (name, said), values in kinds.items()
+    ]
 
 
 def differences(runs: Runs, config: InformationConfig) -> dict[float, Estimate]:
@@ -227,12 +239,14 @@ def verdict(runs: Runs, config: InformationConfig) -> str:
         for level, gap in found.items()
     ]
     highs = [gap.high for gap in found.values()]
+    rising = sum(gap.low is not None and gap.low > 0 for gap in found.values())
     if any(high is None for high in highs):
         said = "Cannot tell from one seed"
     elif all(high is not None and high < 0 for high in highs):
         said = "Compression confirmed: the whole curve drops"
     else:
         said = "Compression not confirmed: the curve does not drop everywhere beyond chance"
+        said += f", and at {rising} of {len(found)} values it rises beyond chance" if rising else ""
     count = next(iter(found.values())).count
     return (
         f"{said}. Rate with SynScaW minus without (95 % interval, {count} seeds), where all curves "

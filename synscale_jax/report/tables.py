@@ -143,6 +143,17 @@ def _escaped(text: str) -> str:
     return text.translate(_LATEX)
 
 
+def readings_of_synscaw(runs: Iterable[Mapping[str, Any]]) -> str:
+    """How the runs among these that scale weights did so, for a caption; each reading once."""
+    found = {
+        f"; SynScaW γ = {method['scaling_rate']:g}, every_k = {method['every_k']}"
+        + (", norms restored" if method["restore_norm"] else "")
+        for method in (run["method"] for run in runs)
+        if "every_k" in method
+    }
+    return "".join(sorted(found))
+
+
 def origin(*runs: Mapping[str, Any]) -> str:
     """Versions, device, convolution path, commit and command of runs, in one line.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,24 @@ from synscale_jax.scaling import synscal as synscal_term
 from synscale_jax.scaling import synscaw as synscaw_transform
 
 EVERY_EPOCH = "epoch"
+
+# Readings are recorded whether given or not: a default may change, what was run does not.
+_DEFAULT_READING = {
+    name: parameter.default
+    for name, parameter in inspect.signature(synscaw_transform).parameters.items()
+    if name
+    in (
+        "target",
+        "measured_on",
+        "granularity",
+        "norm_reading",
+        "clip",
+        "max_relative_change",
+        "restore_norm",
+        "skip_silent_inputs",
+        "scale_output",
+    )
+}
 
 
 def _nothing(logits: Array, labels: Array) -> Array:
@@ -98,9 +117,9 @@ def synscaw(scaling_rate: float = 0.01, *, every_k: int | str = 1, **reading: An
     return Method(
         "synscaw",
         "SynScaW",
-        {"scaling_rate": scaling_rate, "every_k": every_k, **reading},
+        {"scaling_rate": scaling_rate, "every_k": every_k, **_DEFAULT_READING, **reading},
         after_optimizer=after_optimizer,
-        norm_reading=reading.get("norm_reading", "pre_norm"),
+        norm_reading={**_DEFAULT_READING, **reading}["norm_reading"],
     )
 
 

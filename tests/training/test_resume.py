@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import signal
@@ -9,6 +10,7 @@ import pytest
 
 from synscale_jax.training.loop import train
 from synscale_jax.training.runs import Interrupted, RunError
+from synscale_jax.training.settings import SynScaWSettings
 
 JOB = pathlib.Path(job.__file__)
 
@@ -106,7 +108,9 @@ def test_result_says_where_it_comes_from(straight):
     assert result == json.loads((folder / "result.json").read_text())
     assert result["seed"] == 0 and result["status"] == "finished"
     assert result["data"]["name"] == "digits" and len(result["data"]["hash"]) == 64
-    assert result["method"] == {"name": "synscaw", "scaling_rate": 0.01, "every_k": 3}
+    chosen = {"name": "synscaw", "scaling_rate": 0.01, "every_k": 3}
+    left_alone = dataclasses.asdict(SynScaWSettings())
+    assert result["method"] == {**left_alone, **chosen}
     assert result["config"]["epochs"] == 3 and result["model"]["features"] == [16]
     assert {"jax", "flax", "optax"} < set(result["versions"])
     assert result["convolution"] and result["device"] and result["steps_run"] == 36
