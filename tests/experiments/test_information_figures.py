@@ -201,17 +201,23 @@ def test_rate_table_shows_divergence_and_settings_of_the_runs():
     config = module.InformationConfig(strengths=(1e-3, 1e-1), features=7)
     runs = curve(module, {1e-3: 0.0, 1e-1: 0.0}, seeds=(0, 1))
     bounds = {"features": 32, "samples": 12, "mode": "joint"}
-    for run in (run for found in runs.values() for run in found):
+    reading = {"scaling_rate": 0.02, "every_k": 3, "restore_norm": True}
+    for name, run in ((name, run) for name, found in runs.items() for run in found):
         at = module.point(run)
-        at.update(upper=1.0, lower=1.0, label_entropy=3.3, examples=300, flags=[])
+        flags = [f"rate {at['rate']:.2f} exceeds log2 300 = 8.23: no information"]
+        at.update(upper=1.0, lower=1.0, label_entropy=3.3, examples=300, flags=flags)
         run["measured"]["bounds"]["train"] = run["measured"]["bounds"]["test"]
-        run |= {"method": {"bounds": bounds}, "final": {"test_accuracy": 0.9}}
+        scaled = reading if name.startswith("synscaw") else {}
+        run |= {"method": {**scaled, "bounds": bounds}, "final": {"test_accuracy": 0.9}}
+        run["config"] = {"epochs": 4}
     runs[module.run_name("synscaw", 1e-1)][1]["status"] = "diverged"
     runs[module.run_name("synscaw", 1e-3)] = []
     text = module.table(runs, config)
     assert "| with SynScaW | 0.1 | 1, 1 diverged |" in text
     assert "| with SynScaW | 0.001 | not run |" in text
-    assert "N = 32, 12 samples, joint, 300 test examples" in text
+    assert "Bits after 4 epochs" in text and "joint, N = 32, 12 samples" in text
+    assert "SynScaW γ = 0.02, every_k = 3, norms restored; 300 test examples" in text
+    assert "- rate, 5 of 5 runs, 10.00 to 41.00: exceeds log2 300 = 8.23: no information" in text
     with pytest.raises(ValueError, match="laptop protocol has no cell mnist-port_mlp"):
         module.InformationConfig(cell="mnist-port_mlp")
 
