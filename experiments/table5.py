@@ -30,6 +30,7 @@ from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.folds import FoldConfig
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.table5 import METHODS, PAPER_ROWS, ROWS, run_rows
+from synscale_jax.training.table5_headline import headline
 
 RowName = Literal[
     "thyroid",
@@ -115,7 +116,7 @@ def write(folder: pathlib.Path, results: Results, missing: Sequence[str]) -> Non
     """Write ``table5.md``, ``.csv``, ``.tex`` and ``.png`` beside the runs, and print the table."""
     everything = [r for column in results.values() for runs in column.values() for r in runs]
     shown = report.overview(results, report.LIKE_THE_PAPER)
-    parts = ["# Table V: tabular rows\n", "## Over data sets\n", report.headline(results)]
+    parts = ["# Table V: tabular rows\n", "## Over data sets\n", headline(results)]
     for reading, label in report.READING_LABELS.items():
         cells = _starred(report.overview(results, reading))
         parts += [f"## Every row, {label}\n", tables.markdown(cells)]
@@ -127,6 +128,7 @@ def write(folder: pathlib.Path, results: Results, missing: Sequence[str]) -> Non
     if missing:
         parts.append(f"Not run: {', '.join(ROWS[row].label for row in missing)}.\n")
     parts.append(f"{len(everything)} runs, {minutes:.1f} minutes of training in all.\n")
+    parts.append(report.settings(everything) + "\n")
     parts.append(tables.origin(*everything) + "\n")
     write_text(folder / "table5.md", "\n".join(parts))
     write_text(folder / "table5.tex", tables.latex(shown))

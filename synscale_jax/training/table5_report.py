@@ -16,11 +16,8 @@ from synscale_jax.analysis.significance import (
     Outcome,
     corrected_interval,
     corrected_t_test,
-    friedman,
-    holm,
     student_t_test,
     verdict,
-    wilcoxon,
 )
 from synscale_jax.report import tables
 from synscale_jax.report.collect import ResultError, Results, collect, finished
@@ -44,7 +41,6 @@ READING_LABELS = {
 }
 HEADLINE = "best_on_validation"
 LIKE_THE_PAPER = "best_on_test"
-PARKINSON = ("parkinson_motor", "parkinson_total")
 UNITS = {
     "accuracy": "accuracy %",
     "raw": "MAE, raw",
@@ -85,7 +81,23 @@ def results_below(folder: pathlib.Path, rows: Sequence[str], methods: Sequence[s
     found = {row: column for row, column in found.items() if any(column.values())}
     if not found:
         raise RunError(f"there is no result below {folder}: leave out --draw to train.")
+    _check_across(folder, found)
     return found
+
+
+def _check_across(folder: pathlib.Path, results: Results) -> None:
+    """Refuse rows that were trained in different ways: the tests over data sets take all."""
+    seen: dict[str, tuple[str, Any]] = {}
+    for row, column in results.items():
+        for run in (run for runs in column.values() for run in runs):
+            for what in ("config", "method"):
+                key = what if what == "config" else run["method"]["name"]
+                first, settings = seen.setdefault(key, (row, run[what]))
+                if settings != run[what]:
+                    raise RunError(
+                        f"{first} and {row} below {folder} were trained with different settings of "
+                        f"{key}: a table does not mix protocols, keep each in a folder of its own."
+                    )
 
 
 def like_the_paper(column: Mapping[str, Runs]) -> bool:
@@ -95,9 +107,13 @@ def like_the_paper(column: Mapping[str, Runs]) -> bool:
 
 
 def figures(row: Row, runs: Sequence[dict[str, Any]], reading: str) -> Figures | None:
-    """What the finished runs of a method say in one reading; None: nothing."""
-    done = finished(runs)
-    done = {seed: run for seed, run in done.items() if reading in run["folds"]}
+    """What the runs of a method say in one reading; None: nothing.
+
+    A run that diverged has no last epoch. It has a best one, and leaving that out would flatter the
+    method wherever it breaks down.
+    """
+    counted = finished(runs) if reading == "final" else {run["seed"]: run for run in runs}
+    done = {seed: run for seed, run in counted.items() if _has(run["folds"], reading)}
     if not done:
         return None
     values, points = [], []
@@ -109,6 +125,11 @@ def figures(row: Row, runs: Sequence[dict[str, Any]], reading: str) -> Figures |
     return Figures(np.array(values), np.array(points), epochs, tuple(done))
 
 
+def _has(folds: Mapping[str, Any], reading: str) -> bool:
+    """Whether every fold has a number in a reading."""
+    return reading in folds and None not in folds[reading]["figure"]
+
+
 def _in_unit(
     figure: np.ndarray, ranges: Sequence[float], target: Mapping[str, float], unit: str
 ) -> np.ndarray:
@@ -117,6 +138,26 @@ def _in_unit(
         return figure
     raw = figure * np.asarray(ranges)
     return raw / target["mad"] if unit == "mad" else raw
+
+
+def settings(runs: Runs) -> str:
+    """How the rows were trained, in one line, by the runs' own record; they share it."""
+    config = runs[0]["config"]
+    methods = {run["method"]["name"]: run["method"] for run in runs}
+    strengths = "".join(
+        f"; {LABELS[name]} {symbol} = {methods[name][key]:g}"
+        for name, symbol, key in (
+            ("confidence_penalty", "β", "strength"),
+            ("synscal", "γ", "scaling_rate"),
+        )
+        if name in methods
+    )
+    return (
+        f"{config['folds']} folds{' by group' if config['grouped'] else ''}, {config['epochs']} "
+        f"epochs, batch {config['batch']} (ours), Adam {config['learning_rate']:g} × "
+        f"{config['decay']:g} every {config['decay_epochs']} epochs, as SynScaW's γ; loss of "
+        f"regressions {config['loss']}{strengths}{tables.readings_of_synscaw(runs)}."
+    )
 
 
 def overview(results: Results, reading: str) -> dict[str, list[str]]:
@@ -131,10 +172,12 @@ def overview(results: Results, reading: str) -> dict[str, list[str]]:
         columns["unit"].append(UNITS[row.unit])
         for method, label in LABELS.items():
             ours = figures(row, column.get(method, []), reading)
+            runs = column.get(method, [])
             if ours is None:
-                text = "diverged" if column.get(method) else ""
+                text = "diverged" if runs else ""
             else:
-                text = _spread(ours.values, row)
+                lost = len(runs) - len(ours.seeds)
+                text = _spread(ours.values, row) + (f" ({lost} diverged)" if lost else "")
             if ours is not None and base is not None and method != "baseline":
                 text += stars(student_t_test(ours.values.ravel(), base.values.ravel()))
             columns[label].append(text)
@@ -175,7 +218,7 @@ def details(
         if not runs:
             continue
         base = {name: figures(row, column.get("baseline", []), name) for name in READINGS}
-        line = {"method": label, "seeds": str(len(runs) - lost), "diverged": str(lost or "")}
+        line = {"method": label, "seeds": str(len(runs)), "diverged": str(lost or "")}
         for name, heading in READING_LABELS.items():
             ours = found[name]
             line[heading] = "" if ours is None else _spread(ours.values, row)
@@ -187,6 +230,11 @@ def details(
         line["published"] = "" if published is None else f"{published:.2f}"
         line |= _compared(row, method, found, base, comparable)
         lines.append(line)
+    lines += [
+        {"method": label, "verdict": verdict(None, None, needs="time")}
+        for method, label in LABELS.items()
+        if method in row.published and not column.get(method)
+    ]
     headings = list(dict.fromkeys(name for line in lines for name in line))
     columns = {name: [line.get(name, "") for line in lines] for name in headings}
     return {name: cells for name, cells in columns.items() if any(cells)}
@@ -216,11 +264,11 @@ def _compared(
     return {
         "Δ best on test [95 %]": f"{alike.mean():+z.{digits}f}{ends}",
         "published Δ": "" if printed is None else f"{printed:+.2f}",
-        "p, Student's t": _p(student_t_test(ours.values.ravel(), theirs.values.ravel())),
-        "p, corrected t": _p(corrected_t_test(alike)),
+        "p, Student's t": printed_p(student_t_test(ours.values.ravel(), theirs.values.ravel())),
+        "p, corrected t": printed_p(corrected_t_test(alike)),
         "p, corrected t, best on validation": ""
         if chosen is None
-        else _p(corrected_t_test(chosen)),
+        else printed_p(corrected_t_test(chosen)),
         "verdict": judged(interval, printed, comparable=comparable),
     }
 
@@ -254,90 +302,11 @@ def published_difference(row: Row, method: str) -> float | None:
     return row.published[method] - row.published["baseline"]
 
 
-def _p(outcome: Outcome) -> str:
+def printed_p(outcome: Outcome) -> str:
+    """The p of a test, with three digits."""
     if outcome.p_value is None:
         return "no test"
     return "< 0.001" if outcome.p_value < 0.001 else f"{outcome.p_value:.3f}"
-
-
-def headline(results: Results, reading: str = HEADLINE) -> str:
-    """Friedman's and Wilcoxon's tests over data sets, Holm over the methods, in Markdown.
-
-    A data set's figure is the mean over seeds and folds of the error in percent, or of the mean
-    absolute error in percent of the range. Parkinson's two targets are one data set, their mean.
-    Variants of a set that are ours are left out.
-    """
-    scores = data_set_scores(results, reading)
-    text = f"Reading: {READING_LABELS[reading]}.\n\n"
-    full = [m for m in LABELS if m != "confidence_penalty"]
-    for heading, compared in (("all data sets", full), ("classification", list(LABELS))):
-        blocks = [
-            [line[m] for m in compared]
-            for line in scores.values()
-            if all(m in line for m in compared)
-        ]
-        if len(blocks) < 2:
-            text += f"Friedman, {heading}: fewer than two data sets have them all, no test.\n\n"
-            continue
-        outcome = friedman(np.array(blocks))
-        named = ", ".join(LABELS[m] for m in compared)
-        statistic = "" if outcome.statistic is None else f"χ² {outcome.statistic:.2f}, "
-        text += f"Friedman, {heading} ({len(blocks)}; {named}): {statistic}p {_p(outcome)}.\n\n"
-    return text + tables.markdown(_wilcoxon_rows(scores))
-
-
-def data_set_scores(results: Results, reading: str) -> dict[str, dict[str, float]]:
-    """Data set -> method -> mean points, with Parkinson's targets as one.
-
-    Within a row the means are over the seeds that all its methods have.
-    """
-    scores: dict[str, dict[str, list[float]]] = {}
-    for name, column in results.items():
-        if not ROWS[name].published:
-            continue
-        found = {method: figures(ROWS[name], runs, reading) for method, runs in column.items()}
-        there = {method: ours for method, ours in found.items() if ours is not None}
-        both = set.intersection(*(set(ours.seeds) for ours in there.values())) if there else set()
-        line = scores.setdefault("parkinson" if name in PARKINSON else name, {})
-        for method, ours in there.items() if both else ():
-            line.setdefault(method, []).append(
-                float(ours.points[[seed in both for seed in ours.seeds]].mean())
-            )
-    means = {
-        name: {
-            method: round(float(np.mean(values)), TIE)
-            for method, values in line.items()
-            # One target alone is not the data set.
-            if name != "parkinson" or len(values) == len(PARKINSON)
-        }
-        for name, line in scores.items()
-    }
-    return {name: line for name, line in means.items() if line}
-
-
-def _wilcoxon_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
-    gaps = {
-        method: [
-            line[method] - line["baseline"]
-            for line in scores.values()
-            if method in line and "baseline" in line
-        ]
-        for method in LABELS
-        if method != "baseline"
-    }
-    gaps = {method: values for method, values in gaps.items() if values}
-    outcomes = {method: wilcoxon(values) for method, values in gaps.items()}
-    tested = {m: found.p_value for m, found in outcomes.items() if found.p_value is not None}
-    adjusted = holm(tested)
-    return {
-        "method": [LABELS[method] for method in gaps],
-        "data sets": [str(len(values)) for values in gaps.values()],
-        "better": [str(sum(v < 0 for v in values)) for values in gaps.values()],
-        "worse": [str(sum(v > 0 for v in values)) for values in gaps.values()],
-        "median Δ, points": [f"{np.median(values):+z.3f}" for values in gaps.values()],
-        "p, Wilcoxon": [_p(outcomes[method]) for method in gaps],
-        "p, Holm": [f"{adjusted[m]:.3f}" if m in adjusted else "no test" for m in gaps],
-    }
 
 
 def as_csv(results: Results) -> str:
