@@ -92,32 +92,38 @@ def _heading(name: str) -> str:
 
 
 def _gaps(folder: pathlib.Path) -> str:
-    """Mean |ẑ| by layer after the first and the last epoch, where result JSONs are kept."""
-    histories = []
+    """Mean |ẑ| by layer after the first and the last epoch, where result JSONs are kept.
+
+    One block for the seeds of a method in a cell: others have other layers or readings.
+    """
+    runs: dict[str, list[list[dict[str, Any]]]] = {}
     for path in sorted(folder.rglob("result.json")):
         history = json.loads(path.read_text(encoding="utf-8")).get("history") or []
         if history and history[-1].get("mean_gap"):
-            histories.append(history)
-    if not histories:
+            name = path.parent.parent.relative_to(folder).as_posix()
+            runs.setdefault(name, []).append(history)
+    if not runs:
         return ""
     rows = [
-        "| layer | after the first epoch | after the last |\n| --- | --- | --- |",
-        *(
-            f"| `{layer}` | {_range(histories, 0, layer)} | {_range(histories, -1, layer)} |"
-            for layer in histories[0][-1]["mean_gap"]
-        ),
+        f"| {name} | {len(histories)} | `{layer}` | {_range(histories, 0, layer)} "
+        f"| {_range(histories, -1, layer)} |"
+        for name, histories in runs.items()
+        for layer in histories[0][-1]["mean_gap"]
     ]
     return (
-        f"\n**Mean abs(ẑ) by layer** under SynScaW, least to largest (runs: {len(histories)}):\n\n"
-        + "\n".join(rows)
-        + "\n"
+        "\n**Mean abs(ẑ) by layer** under SynScaW, least to largest of the seeds:\n\n"
+        "| runs | seeds | layer | after the first epoch | after the last |\n"
+        "| --- | --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
     )
 
 
 def _range(histories: list[list[dict[str, Any]]], epoch: int, layer: str) -> str:
-    values = [history[epoch].get("mean_gap", {}).get(layer) for history in histories]
+    lines = [history[epoch].get("mean_gap", {}) for history in histories]
+    values = [line[layer] for line in lines if layer in line]
     if any(value is None for value in values):
         return "not finite"
+    if not values:
+        return ""
     texts = [f"{value:.3g}" for value in (min(values), max(values))]
     return " to ".join(dict.fromkeys(texts))
 

@@ -246,7 +246,20 @@ class TestResultsPage:
             (run / "result.json").write_text(json.dumps({"history": history}))
         (tmp_path / "results" / "job" / "job.md").write_text("text\n")
         page = render(tmp_path / "results", tmp_path / "docs")
-        assert "## Job\n" in page and "| `head` | 0.5 | 0.2 to 0.3 |" in page
+        assert "## Job\n" in page and "| synscaw | 2 | `head` | 0.5 | 0.2 to 0.3 |" in page
+
+    def test_gaps_of_other_networks_are_not_pooled(self, render, tmp_path):
+        cells = {"mlp": ("dense0", 0.25), "resnet": ("conv_stem", 0.102), "lost": ("dense0", None)}
+        for cell, (layer, gap) in cells.items():
+            run = tmp_path / "results" / "job" / cell / "synscaw" / "seed0"
+            run.mkdir(parents=True)
+            result = {"history": [{"mean_gap": {layer: gap}}]}
+            (run / "result.json").write_text(json.dumps(result))
+        (tmp_path / "results" / "job" / "job.md").write_text("text\n")
+        page = render(tmp_path / "results", tmp_path / "docs")
+        assert "| mlp/synscaw | 1 | `dense0` | 0.25 | 0.25 |" in page
+        assert "| resnet/synscaw | 1 | `conv_stem` | 0.102 | 0.102 |" in page
+        assert page.count("not finite") == 2  # the first epoch and the last of the lost run
 
     def test_unfinished_folders_are_named(self, render, tmp_path):
         folder = tmp_path / "results" / "half_done"
