@@ -22,8 +22,6 @@ A run that lives 200 epochs takes about 15 minutes of one core, one that diverge
 runs are kept in results/default_reading/ and not run again.
 """
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import itertools

@@ -68,6 +68,24 @@ def test_table_five_is_what_its_results_say(tmp_path):
         assert drawn == (committed / "full" / f"table5.{kind}").read_text()
 
 
+def test_readings_are_what_their_results_say(tmp_path):
+    committed = ROOT / "results" / "readings" / "laptop"
+    (tmp_path / "laptop").mkdir()
+    for cell in (path for path in committed.iterdir() if path.is_dir()):
+        (tmp_path / "laptop" / cell.name).symlink_to(cell)
+    readings = experiment("readings")
+    for table in committed.glob("readings_*.md"):
+        cell = table.stem.removeprefix("readings_")
+        readings.main(readings.ReadingsConfig(cell=cell, output=tmp_path, draw=True))
+        assert (tmp_path / "laptop" / table.name).read_text() == table.read_text()
+
+
+def test_candidates_for_the_default_are_what_their_results_say():
+    default_reading = experiment("default_reading")
+    folder = ROOT / "results" / "default_reading"
+    assert default_reading.table(folder) in (folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["figure5", "information_mlp"])
 def test_information_is_what_its_results_say(name, tmp_path):
     committed = ROOT / "results" / "information" / name / "laptop"
