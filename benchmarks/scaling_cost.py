@@ -1,4 +1,4 @@
-"""What SynScaW and SynScaL add to a training step of an MLP.
+"""What SynScaW, SynScaL and the confidence penalty add to a training step of an MLP.
 
     python benchmarks/scaling_cost.py
     python benchmarks/scaling_cost.py --networks mlp784 --only "closed form,"
@@ -49,6 +49,7 @@ def rows_of(network: str) -> list[tuple[str, str, dict[str, Any], float | None]]
                 )
             )
     rows.append((f"{network}: SynScaL, per example", "synscal", {}, 1.02))
+    rows.append((f"{network}: confidence penalty", "confidence_penalty", {}, 1.02))
     return rows
 
 
