@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from synscale_jax.analysis.significance import Interval
 from synscale_jax.report.cell_tables import PRIMARY_SEEDS, Entry, Prediction, Quantity, Test
+from synscale_jax.report.collect import finished
 from synscale_jax.report.statistics import Estimate, spread
 
 
@@ -85,6 +87,29 @@ def details(
     return {heading: cells for heading, cells in table.items() if any(cells)}
 
 
+def by_layer(
+    column: Mapping[str, Sequence[Mapping[str, Any]]], labels: Mapping[str, str], quantity: Quantity
+) -> dict[str, list[str]]:
+    """The quantity's mean over seeds in every layer, before training and after the last epoch."""
+    if quantity.by_layer is None:
+        return {}
+    shown = {"before training": ("initial", column.get("baseline", ()))}
+    shown |= {labels[name]: ("final", column.get(name, ())) for name in labels}
+    means: dict[str, dict[str, float]] = {}
+    for heading, (when, runs) in shown.items():
+        each = [quantity.by_layer(run, when) for run in finished(list(runs)).values()]
+        if each:
+            means[heading] = {n: fmean(one[n] for one in each) for n in each[0]}
+    layers = list(dict.fromkeys(name for found in means.values() for name in found))
+    if not layers:
+        return {}
+    digits = quantity.digits
+    return {"layer": [f"`{name}`" for name in layers]} | {
+        heading: [f"{found[name]:.{digits}f}" for name in layers]
+        for heading, found in means.items()
+    }
+
+
 def tests(family: Sequence[Test], labels: Mapping[str, str]) -> dict[str, list[str]]:
     """The primary family as a table."""
     return {
@@ -135,12 +160,16 @@ def as_csv(cells: Mapping[str, Mapping[str, Entry]]) -> str:
     groups = {"final": Estimate, "best": Estimate, "initial": Estimate}
     pairs = {"interval": Interval, "difference": Interval}
     head = [f"{g}_{p}" for g, kind in {**groups, **pairs}.items() for p in kind._fields]
-    plain = ("published", "published_difference", "diverged", "verdict")
-    writer.writerow(["cell", "method", *head, *plain])
+    plain = ("relative", "published", "published_difference", "diverged", "verdict")
+    more = list(
+        dict.fromkeys(h for column in cells.values() for e in column.values() for h in e.more)
+    )
+    writer.writerow(["cell", "method", *head, *plain, *more])
     for cell, column in cells.items():
         for method, entry in column.items():
             values: list[Any] = [cell, method]
             for name, kind in {**groups, **pairs}.items():
                 values += getattr(entry, name) or [None] * len(kind._fields)
-            writer.writerow([*values, *(getattr(entry, name) for name in plain)])
+            values += [getattr(entry, name) for name in plain]
+            writer.writerow([*values, *(entry.more.get(heading, "") for heading in more)])
     return buffer.getvalue()

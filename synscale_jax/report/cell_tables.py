@@ -73,6 +73,7 @@ class Quantity(NamedTuple):
       difference: finished runs of method and baseline on the same seeds -> its interval, or None.
       more: heading -> finished runs -> what a cell says beside all that.
       direction_only: whether verdicts are on the sign of the paper's difference alone.
+      by_layer: a finished run and ``"initial"`` or ``"final"`` -> layer -> value, or None.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Quantity(NamedTuple):
     difference: Callable[[Runs, Runs], Interval | None]
     more: Mapping[str, Callable[[Runs], str]] = MappingProxyType({})
     direction_only: bool = False
+    by_layer: Callable[[Mapping[str, Any], str], Mapping[str, float]] | None = None
 
 
 def entries(
@@ -228,10 +230,28 @@ def divergence(of: str) -> Quantity:
 
         return mean
 
+    def likelihoods(runs: Runs) -> list[dict[str, float]]:
+        found = (_pooled(run, "final", of).get("likelihood") for run in runs)
+        return [each for each in found if each]
+
     def best_fit(runs: Runs) -> str:
-        scores = [_pooled(run, "final", of).get("likelihood") for run in runs]
-        best = {max(score, key=score.get).replace("_", "-") for score in scores if score}
-        return " or ".join(sorted(best))
+        best = {max(each, key=lambda name: each[name]) for each in likelihoods(runs)}
+        return " or ".join(sorted(best)).replace("_", "-")
+
+    def other_fits(runs: Runs) -> str:
+        each = likelihoods(runs)
+        return ", ".join(
+            f"{name.replace('_', '-')} {np.mean([e[name] - e['lognormal'] for e in each]):+.3f}"
+            for name in (each[0] if each else ())
+            if name != "lognormal"
+        )
+
+    def by_layer(run: Mapping[str, Any], when: str) -> dict[str, float]:
+        return {
+            layer: _number(found["divergence"])
+            for layer, found in run["measured"][when][of].items()
+            if layer != "pooled"
+        }
 
     return Quantity(
         f"divergence of the {of}",
@@ -247,9 +267,11 @@ def divergence(of: str) -> Quantity:
                 "KS distance": mean_of("ks"),
                 "zeros": mean_of("zeros"),
                 "best fit": best_fit,
+                "held-out nats a value over the log-normal": other_fits,
             }
         ),
         direction_only=True,  # the paper names neither bins nor whether it prints the square root
+        by_layer=by_layer,
     )
 
 

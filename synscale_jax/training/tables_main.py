@@ -101,10 +101,11 @@ def draw_table(
         parts.append(_port(results, labels))
     elif quantity is ERROR and config.preset == PRIMARY_PRESET:
         parts += _tests(config, labels)
-    parts += [
-        f"## {cell}\n\n{tables.markdown(cell_layout.details(column, labels, quantity))}"
-        for cell, column in found.items()
-    ]
+    for cell, (label, column) in zip(config.cells, found.items(), strict=True):
+        details = tables.markdown(cell_layout.details(column, labels, quantity))
+        parts.append(f"## {label}\n\n{details}")
+        if layers := cell_layout.by_layer(results[cell], labels, quantity):
+            parts.append(f"By layer, mean over seeds:\n\n{tables.markdown(layers)}")
     parts.append(tables.origin(*runs) + "\n")
     folder = config.folder
     write_text(folder / f"{name}.md", "\n".join(parts))

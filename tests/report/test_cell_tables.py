@@ -20,7 +20,7 @@ def run(method, seed, share, status="finished", weights=0.05):
     accuracy = float(correct.mean())
     fit = {"divergence": weights, "distance": weights**0.5, "ks": 0.1, "zeros": 0.0}
     likelihood = {"lognormal": 1.0, "half_normal": 2.0, "gamma": 1.5}
-    measured = {"weights": {"pooled": {**fit, "likelihood": likelihood}}}
+    measured = {"weights": {"head": fit, "pooled": {**fit, "likelihood": likelihood}}}
     return {
         "seed": seed,
         "status": status,
@@ -45,6 +45,7 @@ def column(gap, seeds=5, weights=0.05):
 
 
 PAPER = {"baseline": 20.0, "synscaw": 15.0}
+WEIGHTS = divergence("weights")
 
 
 def test_entry_holds_mean_spread_and_paired_difference():
@@ -87,15 +88,31 @@ def test_what_was_not_run_or_diverged_is_marked():
 
 def test_divergence_is_judged_by_its_direction():
     paper = {"baseline": 0.2, "synscaw": 0.1}
-    weights = divergence("weights")
-    assert entries(column(0, weights=0.04), weights, paper, True)["synscaw"].verdict == (
+    assert entries(column(0, weights=0.04), WEIGHTS, paper, True)["synscaw"].verdict == (
         "confirms the sign"
     )
-    assert entries(column(0, weights=0.06), weights, paper, True)["synscaw"].verdict == (
+    assert entries(column(0, weights=0.06), WEIGHTS, paper, True)["synscaw"].verdict == (
         "contradicts the sign"
     )
-    entry = entries(column(0), weights, paper, True)["synscaw"]
+    entry = entries(column(0), WEIGHTS, paper, True)["synscaw"]
     assert entry.more["best fit"] == "half-normal" and entry.initial.mean == 0.05
+    assert entry.more["held-out nats a value over the log-normal"] == (
+        "half-normal +1.000, gamma +0.500"
+    )
+
+
+def test_divergence_by_layer_stands_beside_that_before_training():
+    cells = column(0, weights=0.04)
+    cells["synscaw"].append(run("synscaw", 9, 0.2, status="diverged", weights=9.0))  # left out
+    cells["synscaw"][0]["measured"]["final"]["weights"]["head"]["divergence"] = 0.09
+    shown = cell_layout.by_layer(cells, {"baseline": "baseline", "synscaw": "SynScaW"}, WEIGHTS)
+    assert shown == {
+        "layer": ["`head`"],
+        "before training": ["0.0500"],
+        "baseline": ["0.0500"],
+        "SynScaW": ["0.0500"],
+    }
+    assert cell_layout.by_layer(cells, {"synscaw": "SynScaW"}, ERROR) == {}
 
 
 def test_primary_family_is_adjusted_over_all_six_whatever_was_run():
@@ -172,3 +189,7 @@ def test_csv_has_every_number_unrounded():
     assert [row["method"] for row in rows] == ["baseline", "synscaw"]
     assert float(rows[1]["difference_low"]) == found["MNIST × MLP"]["synscaw"].difference.low
     assert rows[0]["difference_mean"] == "" and rows[1]["published"] == "15.0"
+    assert float(rows[1]["relative"]) == found["MNIST × MLP"]["synscaw"].relative
+    found = {"MNIST × MLP": entries(column(0), WEIGHTS, PAPER, comparable=True)}
+    rows = list(csv.DictReader(io.StringIO(cell_layout.as_csv(found))))
+    assert rows[0]["best fit"] == "half-normal" and rows[0]["KS distance"] == "0.100"
