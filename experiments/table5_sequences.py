@@ -76,8 +76,6 @@ class SequencesConfig:
             value = getattr(self, name)
             if not value or len(set(value)) != len(value):
                 raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
-        if "dropout" in self.methods and EEG in self.rows:
-            raise ValueError("the network of the EEG has no dropout here: leave that method out.")
 
     @property
     def folder(self) -> pathlib.Path:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from synscale_jax.kernels.convolution import conv_general_dilated
 from synscale_jax.models._batch_norm import BatchNorm
+from synscale_jax.models._dropout import check_dropout, drop
 from synscale_jax.scaling._layers import Layer
 
 DILATIONS = 128
@@ -53,9 +54,11 @@ class FrequencyDecompositionNetwork(nn.Module):
     Args:
       num_classes: number of logits.
       widths: channels of the four stacks.
+      dropout: rates at which samples and the stacks' outputs are dropped in training, or None. It
+        needs ``rngs={"dropout": key}``.
 
     Raises:
-      ValueError: if a signal has fewer than 510 samples.
+      ValueError: if a signal has fewer than 510 samples, or a rate is outside [0, 1).
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -68,6 +71,12 @@ class FrequencyDecompositionNetwork(nn.Module):
 
     num_classes: int
     widths: tuple[int, int, int, int] = (40, 80, 160, 320)
+    # None where not used: what is None is no part of a run's identity.
+    dropout: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        check_dropout(self.dropout)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -78,6 +87,8 @@ class FrequencyDecompositionNetwork(nn.Module):
         needed = STRIDE * (LENGTH - 1) + DILATIONS + 1
         if x.shape[1] < needed:
             raise ValueError(f"{x.shape[1]} samples are too few: give {needed} or more, e.g. 512.")
+        drop_input, drop_hidden = self.dropout or (0.0, 0.0)
+        x = drop(x, drop_input, train)
         norm = partial(BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
         x = nn.leaky_relu(norm(name="dilated_norm")(_Dilated(name="dilated")(x)))
         for stack, width in enumerate(self.widths):
@@ -85,7 +96,7 @@ class FrequencyDecompositionNetwork(nn.Module):
                 name = f"conv{stack}_{index}"
                 x = nn.Conv(width, (3, 3), name=name, conv_general_dilated=conv_general_dilated)(x)
                 x = nn.leaky_relu(norm(name=f"{name}_norm")(x))
-            x = _pooled(x)
+            x = drop(_pooled(x), drop_hidden, train)
         return nn.Dense(self.num_classes, name="head")(x.reshape(x.shape[0], -1))
 
     def layer_table(self) -> tuple[Layer, ...]:

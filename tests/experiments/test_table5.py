@@ -374,9 +374,3 @@ def test_the_eegs_parts_share_no_segment(monkeypatch):
     assert [len(part) for part in sets] == [16, 2, 2]
     assert len(set.union(*sets)) == 20
     assert len(set(body[:50].tolist())) > 5  # mixed
-
-
-def test_the_eegs_dropout_is_refused():
-    module = load("table5_sequences")
-    with pytest.raises(ValueError, match="leave that method out"):
-        dataclasses.replace(module.PRESETS["eeg"], methods=("baseline", "dropout"))

@@ -47,6 +47,22 @@ def test_every_parameter_is_reached_and_the_table_names_kernels():
         assert "kernel" in variables["params"][layer.path[0]]
 
 
+def test_dropout_acts_in_training_only():
+    x = jax.random.normal(jax.random.key(0), (2, 512))
+    plain = FrequencyDecompositionNetwork(3, widths=(2, 2, 2, 4))
+    dropping = plain.clone(dropout=(0.2, 0.5))
+    variables = plain.init(jax.random.key(1), x)
+
+    def train(key):
+        rngs = {"dropout": jax.random.key(key)}
+        return dropping.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])[0]
+
+    np.testing.assert_array_equal(dropping.apply(variables, x), plain.apply(variables, x))
+    assert jnp.any(train(0) != train(1))
+    with pytest.raises(ValueError, match=r"dropout=\(0.2, 1.0\) are no rates"):
+        plain.clone(dropout=(0.2, 1.0))
+
+
 def test_a_short_signal_is_refused():
     with pytest.raises(ValueError, match="500 samples are too few: give 510 or more"):
         FrequencyDecompositionNetwork(2).init(jax.random.key(0), jnp.zeros((1, 500)))
