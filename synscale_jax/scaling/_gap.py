@@ -53,7 +53,8 @@ class Reading:
         _one_of("measured_on", self.measured_on, MEASUREMENTS)
         _one_of("granularity", self.granularity, GRANULARITIES)
         _one_of("norm_reading", self.norm_reading, NORM_READINGS)
-        if isinstance(self.target, str):
+        finite = not isinstance(self.target, int | float) or math.isfinite(self.target)
+        if isinstance(self.target, str | None) or not finite:
             _one_of("target", self.target, (*TARGETS, "or a number"))
         if self.noise_batch < 1:
             raise ValueError(f"noise_batch={self.noise_batch} is no batch: use 1 or more.")
@@ -171,7 +172,7 @@ def _noise_activity(layer: Layer, noise: Array, weights: Array, bias: Array) -> 
     return activation_function(layer.activation)(drive).mean(0)
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is no reading: use one of {', '.join(allowed)}.")
 

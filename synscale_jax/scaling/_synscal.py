@@ -149,14 +149,15 @@ def _refuse_bad_input(logits: Array, scaling_rate: Number, reading: str, axis: i
 
 
 def _refuse_bad_rate(scaling_rate: Number) -> None:
-    if isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf"):
+    if isinstance(scaling_rate, str | None) or (
+        isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf")
+    ):
         raise ValueError(
-            f"scaling_rate={scaling_rate} is no rate: use a number of 0 or more (the paper: 1.0)."
+            f"scaling_rate={scaling_rate!r} is no rate: use a number of 0 or more (the paper: 1.0)."
         )
 
 
 def _refuse_no_floats(name: str, values: Array) -> None:
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise ValueError(
-            f"{name} of dtype {values.dtype} are no scores: pass the network's float output."
-        )
+    dtype = getattr(values, "dtype", type(values).__name__)
+    if isinstance(dtype, str) or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} of dtype {dtype} are no scores: pass the network's float output.")

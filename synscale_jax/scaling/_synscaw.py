@@ -196,6 +196,11 @@ def synscaw(
     reading = Reading(target, measured_on, granularity, norm_reading, noise_batch, seed)
     _validate(scaling_rate, every_k, clip, max_relative_change)
     activation_function(activation)
+    if wrong := [layer for layer in layers or () if not isinstance(layer, Layer)]:
+        raise ValueError(
+            f"layers= holds {wrong[0]!r}, which is no Layer: give a table as model.layer_table() "
+            "and adapters' layers_of return it."
+        )
     limits = Limits(clip, max_relative_change, restore_norm)
     if not scale_output and (layers is None or not any(layer.output for layer in layers)):
         raise ValueError(
@@ -337,9 +342,12 @@ def _validate(
     clip: Number | None,
     max_relative_change: Number | None,
 ) -> None:
-    if isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf"):
+    if isinstance(scaling_rate, str | None) or (
+        isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf")
+    ):
         raise ValueError(
-            f"scaling_rate={scaling_rate} is no rate: use a number of 0 or more (the paper: 0.01)."
+            f"scaling_rate={scaling_rate!r} is no rate: use a number of 0 or more (the paper: "
+            "0.01) or a schedule."
         )
     if not isinstance(every_k, int) or every_k < 1:
         raise ValueError(
@@ -352,5 +360,5 @@ def _validate(
             "give one of them."
         )
     for name, bound in (("clip", clip), ("max_relative_change", max_relative_change)):
-        if isinstance(bound, int | float) and bound <= 0:
+        if isinstance(bound, int | float) and not bound > 0:  # nan, too
             raise ValueError(f"{name}={bound} leaves no step: use a positive number or None.")

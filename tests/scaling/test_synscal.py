@@ -138,6 +138,8 @@ def test_shard_map_equals_one_device():
         ({"logits": jnp.ones((3, 2)), "reading": "mean"}, "reading='mean'.*per_example"),
         ({"logits": jnp.ones((3, 2)), "scaling_rate": -1.0}, "scaling_rate=-1.0"),
         ({"logits": jnp.ones((3, 2), jnp.int32)}, "int32"),
+        ({"logits": [[1.0, 2.0]]}, "logits of dtype list"),
+        ({"logits": jnp.ones((2, 3)), "scaling_rate": "1"}, "scaling_rate='1'"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(kwargs, message):
