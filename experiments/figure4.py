@@ -22,7 +22,7 @@ from synscale_jax.analysis.information import (
 )
 from synscale_jax.report import tables
 from synscale_jax.report.plots import save
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, run_experiment
 from synscale_jax.training.provenance import provenance, write_json, write_text
 
 
@@ -44,6 +44,7 @@ class Figure4Config:
     """Folder of figure, table and numbers."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, scaling_rate=0, curve_rates=0)
         if self.points < 3 or not self.largest_weight > 0:
             raise ValueError(
                 f"points={self.points}, largest_weight={self.largest_weight} span no grid: use 3 "

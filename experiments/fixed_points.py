@@ -25,7 +25,7 @@ from synscale_jax.analysis.fixed_points import (
 )
 from synscale_jax.report import tables
 from synscale_jax.report.plots import save
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, run_experiment
 from synscale_jax.training.provenance import provenance, write_json, write_text
 
 TARGET = 0.25  # E relu(u), u ~ U(-1, 1): equation 16 as printed
@@ -65,6 +65,9 @@ class FixedPointsConfig:
     """In time."""
     output: pathlib.Path = pathlib.Path("runs/information")
     """Folder of figure, table and numbers."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, scaling_rate=0, duration=0, points=2)
 
 
 def main(config: FixedPointsConfig) -> None:

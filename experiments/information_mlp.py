@@ -28,7 +28,7 @@ from synscale_jax.report.statistics import Estimate, estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.bounds import bounds_measures, with_bounds
 from synscale_jax.training.cells import cells_named
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.methods import Method
 from synscale_jax.training.provenance import write_text
@@ -72,6 +72,7 @@ class InformationConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, scaling_rate=0, strengths=0, features=1, seeds=0)
         (cell,) = cells_named([self.cell])
         if cell.network not in PRESETS[self.preset]:
             raise ValueError(

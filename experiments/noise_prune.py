@@ -37,7 +37,7 @@ import numpy as np
 from jax import Array
 
 from synscale_jax import pruning
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, run_experiment
 from synscale_jax.training.provenance import provenance, write_json
 from synscale_jax.training.runs import run_folder
 
@@ -94,6 +94,19 @@ class Config:
     """Move an earlier run aside and begin anew."""
     output: pathlib.Path = pathlib.Path("runs/noise_prune")
     """Where results go."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            seeds=0,
+            side_seeds=0,
+            sizes=1,
+            long_range=0,
+            runs=1,
+            more_runs=1,
+            steps=1,
+            record_every=1,
+        )
 
 
 PRESETS = {

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tyro
 from noise_prune_figures import (
     Runs,
     band,
@@ -363,4 +363,4 @@ def origin(runs: Runs) -> str:
 
 
 if __name__ == "__main__":
-    print(write(pathlib.Path(sys.argv[1])))
+    print(write(tyro.cli(tyro.conf.Positional[pathlib.Path])))

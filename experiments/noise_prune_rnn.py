@@ -32,7 +32,7 @@ from jax import Array
 
 from synscale_jax.data import Split, load_images
 from synscale_jax.pruning import keep_pruned, noise_prune
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, run_experiment
 from synscale_jax.training.provenance import provenance, write_json
 from synscale_jax.training.runs import run_folder
 
@@ -76,6 +76,11 @@ class Config:
     """Move an earlier run aside and begin anew."""
     output: pathlib.Path = pathlib.Path("runs/noise_prune")
     """Where results go."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, seeds=0, hidden=1, epochs=0, fine_tuning_steps=0, batch=1, learning_rate=0
+        )
 
 
 PRESETS = {

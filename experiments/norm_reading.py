@@ -10,13 +10,13 @@ gap grows pulls without reaching its target.
 Outcome (seed 0, γ 0.01): results/norm_reading/.
 """
 
-from __future__ import annotations
-
+import dataclasses
 import pathlib
 
 import jax
 import numpy as np
 import optax
+import tyro
 
 from synscale_jax.data import load_images
 from synscale_jax.models import cifar_resnet
@@ -46,8 +46,16 @@ def train(method: methods.Method) -> dict:
             "largest weight": largest}  # fmt: skip
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class Config:
     """Train the baseline and each reading, then write and print the table."""
+
+    output: pathlib.Path = RESULT
+    """File of the table."""
+
+
+def main(config: Config) -> None:
+    """Train, write and print."""
     runs = {"baseline": train(methods.baseline())}
     runs |= {name: train(methods.synscaw(0.01, norm_reading=name)) for name in READINGS}
     rows = [
@@ -66,10 +74,10 @@ def main() -> None:
         + f"\n\njax {origin['versions']['jax']}, {origin['cpu']}, commit {origin['commit']}: "
         "`python experiments/norm_reading.py`\n"
     )
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(text)
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    config.output.write_text(text)
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Config))

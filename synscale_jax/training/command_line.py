@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from synscale_jax.data import DataNotAvailable
 from synscale_jax.report.collect import ResultError
 from synscale_jax.training.runs import RunError
 
@@ -33,7 +34,7 @@ def run_experiment(
         raise SystemExit(f"error: {error}") from None
     try:
         main(config)
-    except (RunError, ResultError) as error:
+    except (RunError, ResultError, DataNotAvailable) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:  # while nothing was training, or the second one
         print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)
@@ -72,6 +73,32 @@ def _refusal_behind(stop: BaseException) -> ValueError | None:
             return error
         error = error.__context__
     return None
+
+
+def check_numbers(config: Any, **least: float) -> None:
+    """Refuse fields of a config that are too small or no numbers; called in ``__post_init__``.
+
+    Args:
+      config: whose fields are looked at; in a tuple, every one; None passes.
+      **least: field -> the least that it may be.
+
+    Raises:
+      ValueError: with the first field that is wrong.
+
+    Examples:
+      >>> from types import SimpleNamespace
+      >>> from synscale_jax.training.command_line import check_numbers
+      >>> check_numbers(SimpleNamespace(epochs=0), epochs=1)
+      Traceback (most recent call last):
+      ...
+      ValueError: epochs=0: use 1 or more.
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        for number in numbers:
+            if not bound <= number < float("inf"):
+                raise ValueError(f"{name}={value}: use {bound:g} or more.")
 
 
 def default_preset() -> str:
