@@ -204,6 +204,24 @@ def test_jobs_wait_for_what_they_need_and_leave_what_is_busy():
     assert done == ["a", "b"]
 
 
+def test_what_a_dead_process_left_is_taken_over_while_something_needs_it():
+    done, tries, lines = [], itertools.count(), []
+
+    def needs_a():
+        if "a" not in done:
+            raise NotYet("a/seed0")
+        done.append("b")
+
+    def a():
+        if next(tries) < 3:  # then the other process dies
+            raise Busy("elsewhere")
+        done.append("a")
+
+    assert share_jobs([needs_a, a], pause=0, say=lines.append) == 0
+    assert done == ["a", "b"]
+    assert lines == ["waiting for another process to finish a/seed0"]
+
+
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
 def test_every_row_of_the_comparison_can_be_made(data):
     shape = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[data]
