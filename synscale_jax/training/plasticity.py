@@ -275,7 +275,8 @@ class LearnerProgram:
             when = (lambda count: count % per_epoch == 0) if once else None
             parts.append(local_learning(learner.rules, layers=self._layers, when=when))
         if learner.scaling_rate is not None:
-            parts.append(synscaw(learner.scaling_rate, layers=self._layers))
+            trained = [layer for layer in self._layers if layer.path[0] not in learner.frozen]
+            parts.append(synscaw(learner.scaling_rate, layers=trained))
         return optax.with_extra_args_support(optax.chain(*parts) if parts else optax.identity())
 
     def _initial_state(self, key: Array) -> LearnerState:
@@ -342,10 +343,11 @@ class LearnerProgram:
             (loss, (correct, seen)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
             updates, gradient = self._optimizer.update(grads, state.gradient, state.params)
         updates, local = self._local.update(updates, state.local, state.params, **seen)
-        if self.learner.config.schedule == "two_phase" and not local_only:  # rules have done theirs
-            still = dict.fromkeys(self.learner.rules)
+        if self.learner.config.schedule == "two_phase":  # the rules' layers, then all others
             updates = {
-                name: optax.tree.zeros_like(part) if name in still else part
+                name: part
+                if (name in self.learner.rules) == local_only
+                else optax.tree.zeros_like(part)
                 for name, part in updates.items()
             }
         params = optax.apply_updates(state.params, updates)
