@@ -72,8 +72,12 @@ class LearnerConfig:
         for name in ("epochs", "batch", "evaluations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: use 1 or more.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate} trains nothing: use e.g. 1e-3.")
+        for name in ("dropout_epochs", "local_epochs"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: use 0 or more.")
+        for name, usual in (("learning_rate", "1e-3"), ("slope", "1"), ("loss_power", "6")):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} trains nothing: use e.g. {usual}.")
         for name, choices in (
             ("optimizer", Optimizer),
             ("objective", Objective),

@@ -244,6 +244,10 @@ def test_every_row_of_the_comparison_can_be_made(data):
     [
         ({"batch": 0}, "batch=0"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"slope": float("nan")}, "slope=nan"),
+        ({"loss_power": -1.0}, "loss_power=-1.0"),
+        ({"dropout_epochs": -1}, "dropout_epochs=-1"),
+        ({"local_epochs": -1}, "local_epochs=-1 is not possible"),
         ({"objective": "hinge"}, "objective='hinge'"),
         ({"local_epochs": 1}, "local_epochs=1"),
         ({"schedule": "two_phase"}, "two_phase needs"),
@@ -252,3 +256,8 @@ def test_every_row_of_the_comparison_can_be_made(data):
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LearnerConfig(**settings)
+
+
+def test_fewer_units_than_the_rank_are_refused():
+    with pytest.raises(ValueError, match=r"rank=2 is larger than units=1"):
+        UnitsConfig(units=1)

@@ -1,0 +1,37 @@
+"""Settings, probes and the zoo's export of the comparison, on what no training is needed for."""
+
+import numpy as np
+import pytest
+from test_paper_tables import load
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("bioplausible", {"units": 1}, "rank=2 is larger than units=1"),
+        ("bioplausible", {"units": 0}, "units=0 is not possible"),
+        ("bioplausible", {"seeds": (-1,)}, r"seeds=\(-1,\)"),
+        ("bioplausible_probes", {"seeds": (-1,)}, r"seeds=\(-1,\)"),
+        ("bioplausible_probes", {"scaling_rate": float("nan")}, "scaling_rate=nan"),
+        ("bioplausible_probes", {"images": 0}, "images=0"),
+        ("bioplausible_probes", {"points": 30}, "points=30 are too few"),
+        ("zoo", {"seeds": (-1,)}, r"seeds=\(-1,\)"),
+        ("zoo", {"names": ("cifar10_fcn",)}, "there is no network 'cifar10_fcn'"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_runs(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        load(name).Config(**settings)
+
+
+@pytest.mark.parametrize("data", ["mnist", "cifar10"])
+def test_smoke_of_the_zoo_trains_the_fcn_of_either_image_set(data):
+    assert load("zoo").Config(preset="smoke", data=data).chosen() == (f"{data}_fcn",)
+
+
+def test_verdicts_on_attacks_are_those_of_the_printed_curves():
+    probes = load("bioplausible_probes")
+    for name, printed in probes.PRINTED.items():
+        assert probes.verdict(name, np.array(printed)).endswith(": yes")
+        assert probes.verdict(name, np.linspace(97, 20, 7)).endswith(": no")
+    assert probes.verdict("competing units, mended, before tanh", np.zeros(7)) == ""
