@@ -74,7 +74,8 @@ class Config:
         rows = [row for group in self.groups for row in GROUPS[group]()]
         if self.preset == "smoke":  # one trial of a learning rate
             rows = [dataclasses.replace(row, rates=row.rates[2:3]) for row in rows]
-        return [row for row in rows if not chosen or row.name in chosen]
+        named = {row.name: row for row in rows}  # the sweep shares runs with the depths
+        return [row for name, row in named.items() if not chosen or name in chosen]
 
     def study(self) -> Study:
         """Data, seeds and sizes."""

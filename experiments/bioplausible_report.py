@@ -12,7 +12,7 @@ import numpy as np
 from synscale_jax.report.plots import save
 from synscale_jax.report.statistics import spread
 from synscale_jax.report.tables import markdown
-from synscale_jax.training.plasticity_hebbian import SWEEP
+from synscale_jax.training.plasticity_hebbian import SWEEP, sweep_name
 from synscale_jax.training.plasticity_jobs import Study, units_folder
 from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays
@@ -59,10 +59,12 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
     parts = [f"# Learning without backpropagation, {study.data}\n"]
     if smoke:
         parts.append("Tiny networks on few images: this says that it runs, and nothing else.\n")
+    shown: set[str] = set()
     for group in GROUPS:
         here = [row for row in rows if row.group == group and results[row.name]]
-        if not here:
+        if {row.name for row in here} <= shown:  # nothing, or what another study shares with it
             continue
+        shown |= {row.name for row in here}
         parts.append(f"## {TITLES[group]}\n\n{table(here, results, study.data, bands=not smoke)}\n")
         curves(here, results, TITLES[group], study.folder / f"{group}.png")
         parts.append(f"![{TITLES[group]}]({group}.png)\n")
@@ -185,15 +187,15 @@ def sweep_figure(results: Runs, path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for index, depth in enumerate(("1_4", "2_3", "3_2")):
+    for index, depth in enumerate(("1+4", "2+3", "3+2")):
         points = {
-            p: [100 * run["best"]["test_accuracy"] for run in results[f"gupta{depth}_p{p}"]]
+            p: [100 * run["best"]["test_accuracy"] for run in results[sweep_name(depth, p)]]
             for p in SWEEP
-            if results.get(f"gupta{depth}_p{p}")
+            if results.get(sweep_name(depth, p))
         }
         color = f"C{index}"
         axes.plot(list(points), [np.mean(v) for v in points.values()], "o-", color=color,
-                  label=depth.replace("_", "+"))  # fmt: skip
+                  label=depth)  # fmt: skip
         low, high = ([of(v) for v in points.values()] for of in (min, max))
         axes.fill_between(list(points), low, high, color=color, alpha=0.15, lw=0)
         axes.plot(list(SWEEP), [SWEEP[p][index][0] for p in SWEEP], "--", color=color, lw=1)

@@ -67,9 +67,13 @@ SWEEP = {
 }
 
 
+def sweep_name(depth: str, percentile: float) -> str:
+    """The row of a depth such as ``"1+4"`` at a percentile; 60 is the comparison of depths' own."""
+    return f"gupta{depth.replace('+', '_')}" + (f"_p{percentile:.0f}" if percentile != 60 else "")
+
+
 def _depth_row(depth: str, percentile: float, group: str, last: dict, highest: dict) -> Row:
-    cut = _DEPTHS[depth]
-    name = f"gupta{depth.replace('+', '_')}" + (f"_p{percentile:.0f}" if group == "sweep" else "")
+    cut, name = _DEPTHS[depth], sweep_name(depth, percentile)
     label = f"{depth}, p = {percentile:.0f}"
     learner = _legacy_hebb(name, label, _CHAIN[:cut], _CHAIN[cut:], "gupta", 1e-3, percentile)
     return Row(name, label, group, "legacy", learner, printed=last, printed_max=highest)
@@ -96,7 +100,7 @@ def hebb_rows() -> list[Row]:
 
 
 def sweep_rows() -> list[Row]:
-    """Nine percentiles at three depths, MNIST."""
+    """Nine percentiles at three depths, MNIST; those of 60 are the runs of :func:`hebb_rows`."""
     return [
         _depth_row(depth, p, "sweep", by_data(values[i][1]), by_data(values[i][0]))
         for p, values in SWEEP.items()

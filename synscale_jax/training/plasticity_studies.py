@@ -206,7 +206,6 @@ def unit_rows() -> list[Row]:
                  feedback="alignment", **scaled),
         _readout("random_power", "random power units + dense", "control", mended, units="random",
                  **scaled),
-        _readout("units_3fc_clean", "units + 3 dense", "control", nll, **three),
         _readout("units_3fa_clean", "units + 3 feedback alignment", "clean", nll,
                  feedback="alignment", **three),
         _readout("units_standard", "standardised units + dense", "clean", linear,

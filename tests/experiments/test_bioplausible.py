@@ -2,7 +2,12 @@
 
 import numpy as np
 import pytest
-from test_paper_tables import load
+from test_paper_tables import EXPERIMENTS, load
+
+
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_what_a_dead_process_left_is_taken_over_while_something_needs_it():
 def test_every_row_of_the_comparison_can_be_made(data):
     shape = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[data]
     size = Size(data, 10, int(np.prod(shape)), shrink=50, most_epochs=1)
-    names = []
+    learners = {}
     for group in GROUPS.values():
         for row in group():
             learner = row.learner(size, None)
@@ -235,8 +235,19 @@ def test_every_row_of_the_comparison_can_be_made(data):
             variables = jax.eval_shape(learner.model.init, jax.random.key(0), jnp.zeros(inputs))
             missing = {*learner.rules, *learner.frozen} - set(variables["params"])
             assert not missing, row.name
-            names.append(row.name)
-    assert len(set(names)) == len(names)
+            same = learners.setdefault(row.name, learner)  # two studies may share a run
+            assert same.settings == learner.settings
+
+
+def test_no_run_is_made_twice():
+    """Rows of other names differ in more than the name."""
+    size, made = Size("mnist", 10, 784), {}
+    for row in [row for group in GROUPS.values() for row in group()]:
+        settings = row.learner(size, None).settings
+        method = {**settings["method"], "name": None}
+        seen = (row.source, row.units, row.power, row.start_from, row.start_leaves)
+        made.setdefault(str(({**settings, "method": method}, seen)), set()).add(row.name)
+    assert [names for names in made.values() if len(names) > 1] == []
 
 
 @pytest.mark.parametrize(
