@@ -21,7 +21,6 @@ import numpy as np
 
 from synscale_jax.report.statistics import spread
 from synscale_jax.training.command_line import run_experiment
-from synscale_jax.training.plasticity import Learner
 from synscale_jax.training.plasticity_jobs import (
     Study,
     responses,
@@ -29,6 +28,7 @@ from synscale_jax.training.plasticity_jobs import (
     run_study,
     units_folder,
 )
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays, load_variables
 from synscale_jax.training.plasticity_studies import GROUPS

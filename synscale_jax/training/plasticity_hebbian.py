@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from synscale_jax.models.convnet import FCN, HebbNet
 from synscale_jax.plasticity import PlasticityRule, hebb, oja, thresholded_hebb, unit_norm
-from synscale_jax.training.plasticity import Learner
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Row, Size, by_data
 
 

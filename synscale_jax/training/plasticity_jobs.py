@@ -23,7 +23,8 @@ from synscale_jax.data import (
     subset,
 )
 from synscale_jax.plasticity import power_activation
-from synscale_jax.training.plasticity import Examples, Learner, LearnerProgram, View
+from synscale_jax.training.plasticity import Examples, LearnerProgram, View
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Row, Size
 from synscale_jax.training.plasticity_runs import (
     NotYet,

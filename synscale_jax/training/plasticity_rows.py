@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from synscale_jax.training.plasticity import Learner, LearnerConfig
+from synscale_jax.training.plasticity_learner import Learner, LearnerConfig
 
 Kind = Literal["legacy", "clean", "control"]
 Source = Literal["unit", "signed", "centred", "drive", "response", "scaled", "standard"]

@@ -22,8 +22,8 @@ from synscale_jax.models.convnet import (
     Readout,
 )
 from synscale_jax.models.feedback_alignment import FeedbackMLP
-from synscale_jax.training.plasticity import Learner
 from synscale_jax.training.plasticity_hebbian import hebb_rows, local_rows, sweep_rows
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Kind, Row, Size, Source, by_data
 
 # Light models -------------------------------------------------------------------------------------

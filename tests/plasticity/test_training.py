@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 
 from synscale_jax.data import load_images
+from synscale_jax.models import MLP
 from synscale_jax.models.convnet import FCN, HebbNet, Readout
 from synscale_jax.models.feedback_alignment import FeedbackMLP
 from synscale_jax.plasticity import krotov_hopfield, oja
-from synscale_jax.training.plasticity import (
-    Examples,
-    Learner,
-    LearnerConfig,
-    LearnerProgram,
-    View,
-)
+from synscale_jax.training.plasticity import Examples, LearnerProgram, View
+from synscale_jax.training.plasticity_learner import Learner, LearnerConfig
 from synscale_jax.training.plasticity_rows import Size
 from synscale_jax.training.plasticity_runs import (
     NotYet,
@@ -267,6 +263,17 @@ def test_no_run_is_made_twice():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LearnerConfig(**settings)
+
+
+def test_models_that_differ_have_other_identities():
+    def model(made):
+        return json.loads(json.dumps(Learner("j", "j", made, LearnerConfig()).settings))["model"]
+
+    assert model(FCN([8], 10)) == model(FCN((8,), 10)) != model(FCN([9], 10))
+    assert model(FCN([8], 10))["features"] == [8]
+    assert model(MLP((8,), 10)) != model(MLP((8,), 10, dropout=(0.1, 0.2)))
+    with pytest.raises(ValueError, match=r"MLP has kernel_init=.* cannot be written"):
+        model(MLP((8,), 10, kernel_init=jax.nn.initializers.zeros))
 
 
 def test_fewer_units_than_the_rank_are_refused():
