@@ -13,6 +13,7 @@ import optax
 from jax import Array
 
 from synscale_jax.adapters.linen import apply_collecting
+from synscale_jax.models.feedback_alignment import FEEDBACK, alignment_angles, exact_feedback
 from synscale_jax.plasticity import local_learning, power_loss, power_readout
 from synscale_jax.scaling import synscaw
 from synscale_jax.scaling._layers import Layer
@@ -96,6 +97,7 @@ class LearnerProgram:
         self._local = self._make_local()
         self._chunk = jax.jit(self._run_chunk, static_argnums=(5, 6), donate_argnums=(0,))
         self._evaluate = jax.jit(self._run_evaluation)
+        self._angles = jax.jit(self._run_angles)
 
     @property
     def local_steps(self) -> int:
@@ -132,6 +134,19 @@ class LearnerProgram:
         """Mean loss on the test examples, and which are classified correctly."""
         loss, correct = jax.device_get(self._evaluate(params, fixed, self.test, self.view))
         return float(loss), correct
+
+    def angles(self, params: Any, fixed: Any) -> dict[str, float]:
+        """Layer -> angle in degrees between its update by feedback alignment and by backprop.
+
+        Of the gradient over the first 1000 training examples, without dropout. Empty for models
+        without :class:`~synscale_jax.models.feedback_alignment.FeedbackDense` or its convolution.
+        """
+        try:
+            exact = exact_feedback({"params": params, **fixed})
+        except ValueError:  # backprop or direct feedback
+            return {}
+        angles = self._angles(params, fixed, exact[FEEDBACK], self.train, self.view)
+        return {name: float(angle) for name, angle in jax.device_get(angles).items()}
 
     def _make_optimizer(self) -> optax.GradientTransformation:
         config = self.learner.config
@@ -281,6 +296,21 @@ class LearnerProgram:
 
         loss, correct = jax.lax.map(evaluate, index)
         return loss.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
+
+    def _run_angles(
+        self, params: Any, fixed: Any, exact: Any, train: Examples, view: View
+    ) -> dict[str, Array]:
+        x, labels = self._seen(train.inputs[:1000], view), train.labels[:1000]
+
+        def gradient(feedback: Any) -> Any:
+            def loss_fn(params: Any) -> Array:
+                variables = {"params": params, **fixed, FEEDBACK: feedback}
+                u: Any = self.learner.model.apply(variables, x, train=False)
+                return self.losses(u, labels).mean()
+
+            return jax.grad(loss_fn)(params)
+
+        return alignment_angles(gradient(fixed[FEEDBACK]), gradient(exact))
 
     @staticmethod
     def _seen(x: Array, view: View) -> Array:

@@ -93,6 +93,8 @@ def _train(
             "test_accuracy": float(correct.mean()),
             "train_seconds": round(trained, 4),
         }
+        if angles := program.angles(state.params, state.fixed):
+            row["angles"] = {name: _number(angle) for name, angle in angles.items()}
         history.append(row)
         say(f"{folder.parent.name}/{folder.name}: epoch {row['epoch']:.2f}, test "
             f"{row['test_accuracy']:.2%}, {seconds:.0f} s")  # fmt: skip

@@ -118,6 +118,21 @@ def test_feedback_weights_never_change(digits):
     assert leaves_equal(fixed, run(made)[-1].fixed)
 
 
+def test_angles_fall_below_ninety_degrees_while_feedback_alignment_learns(digits, tmp_path):
+    history = {}
+    for kind in ("backprop", "alignment", "direct"):
+        made = program(digits, FeedbackMLP((32,), 10, kind), epochs=10, learning_rate=3e-3)
+        settings = {**made.learner.settings, "data": {"name": "digits"}}
+        result = train_learner(lambda made=made: made, settings, 0, tmp_path / kind,
+                               say=lambda _: None)  # fmt: skip
+        history[kind] = result["history"]
+    assert all("angles" not in row for kind in ("backprop", "direct") for row in history[kind])
+    first, last = (history["alignment"][index]["angles"] for index in (0, -1))
+    assert set(last) == {"dense0", "head"}
+    assert last["dense0"] < min(90, first["dense0"])
+    assert last["head"] == pytest.approx(0, abs=1)  # whatever the feedback
+
+
 def test_frozen_modules_stay_with_scaling_on_top_of_the_others(digits):
     learner = Learner("j", "j", FCN((8,), 10, "relu"), LearnerConfig(batch=100), frozen=("dense0",))
     made = LearnerProgram(learner, *digits, View(1 / 255))
