@@ -81,17 +81,21 @@ def _depth_row(depth: str, percentile: float, group: str, last: dict, highest: d
 
 def hebb_rows() -> list[Row]:
     """The published semi-Hebbian networks: one local update an epoch, whatever the rule."""
-    single = [("hebb", 0.01, 40.94), ("oja", 1e-4, 83.45), ("gupta", 1e-3, 91.98)]
+    single = [
+        ("hebb", "Hebb", 0.01, 40.94),
+        ("oja", "Oja", 1e-4, 83.45),
+        ("gupta", "thresholded Hebb", 1e-3, 91.98),
+    ]
     rows = [
         Row(
             f"{rule}_single",
-            f"{rule}, one layer",
+            f"{label}, one layer",
             "hebb",
             "legacy",
-            _legacy_hebb(f"{rule}_single", f"{rule}, one layer", (2000,), (), rule, rate, 70.0),
+            _legacy_hebb(f"{rule}_single", f"{label}, one layer", (2000,), (), rule, rate, 70.0),
             printed=by_data(accuracy),
         )
-        for rule, rate, accuracy in single
+        for rule, label, rate, accuracy in single
     ]
     return rows + [
         _depth_row(depth, 60, "hebb", by_data(*_DEPTH_LAST[depth]), by_data(*_DEPTH_MAX[depth]))

@@ -29,6 +29,27 @@ def test_impossible_settings_are_refused_before_anything_runs(name, settings, me
         load(name).Config(**settings)
 
 
+def test_what_is_asked_of_rows_depends_on_the_depth_the_units_and_their_neighbours():
+    report = load("bioplausible_report")
+
+    def runs(accuracy, units=2000):
+        row = {"test_accuracy": accuracy / 100}
+        return [{"final": row, "best": row, "units": {"units": units}}]
+
+    def asked(name, **results):
+        return report.asked_for(name, results, "mnist")
+
+    assert asked("gupta1_4_p10", gupta1_4_p10=runs(88)) == "78 to 87: no"
+    assert asked("gupta3_2_p90", gupta3_2_p90=runs(89.5)) == "89 to 100: yes"
+    assert asked("gupta2_3", gupta2_3=runs(89.5)) == "90 to 93.5: no"
+    assert asked("gupta2_3_p20", gupta2_3_p20=runs(50)) == ""
+    assert asked("units_power", units_power=runs(94)) == "96.5 to 100: no"
+    assert asked("units_power", units_power=runs(94, 400)) == "93 to 100: yes"
+    both = {"units_power": runs(97), "units_power_fa": runs(95.5)}
+    assert asked("units_power_fa", **both) == "within 2 of 97.00: yes"
+    assert asked("units_power_fa", **both | {"units_power_fa": runs(94.9)}).endswith("no")
+
+
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
 def test_smoke_of_the_zoo_trains_the_fcn_of_either_image_set(data):
     assert load("zoo").Config(preset="smoke", data=data).chosen() == (f"{data}_fcn",)
