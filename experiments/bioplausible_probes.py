@@ -163,12 +163,6 @@ def _needed(folder: pathlib.Path, options: str = "") -> pathlib.Path:
     return folder
 
 
-def _needed(folder: pathlib.Path) -> pathlib.Path:
-    if not (folder / "result.json").exists():
-        raise RunError(f"{folder} is not finished: run experiments/bioplausible.py first.")
-    return folder
-
-
 def attack(attacked: Attacked, images: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
     """Accuracy in % under each ε, and the share of images whose gradient is exactly zero."""
     scores, losses = attacked
