@@ -1,13 +1,15 @@
 """Settings, probes and the zoo's export of the comparison, on what no training is needed for."""
 
 import dataclasses
+import importlib.util
 import json
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_paper_tables import EXPERIMENTS, load
 
 from synscale_jax import zoo as networks
 from synscale_jax.data import ImageSet, Split
@@ -15,10 +17,22 @@ from synscale_jax.models.convnet import FCN, SIMPLE, DropoutCNN
 from synscale_jax.training.plasticity_jobs import Study, units_folder
 from synscale_jax.training.plasticity_runs import save_arrays
 
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+
 
 @pytest.fixture(autouse=True)
 def beside_each_other(monkeypatch):
     monkeypatch.syspath_prepend(EXPERIMENTS)
+
+
+def load(name):
+    """A script as a module; under a name of its own, there is a package called zoo as well."""
+    full = f"experiment_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, EXPERIMENTS / f"{name}.py")
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
 
 
 @pytest.mark.parametrize(
