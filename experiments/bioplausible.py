@@ -6,7 +6,7 @@ and with the slips mended (``clean``) beside controls: random features and backp
 
     python experiments/bioplausible.py --preset smoke                 # a minute and a half
     python experiments/bioplausible.py                                # MNIST
-    python experiments/bioplausible.py --data cifar10 --output runs/bioplausible/cifar10
+    python experiments/bioplausible.py --data cifar10
     python experiments/bioplausible.py --groups sweep                 # percentile × depth, MNIST
 
 Expect the bands of docs/plasticity.md. Start it twice to use two cores; give the same command again
@@ -29,7 +29,8 @@ from synscale_jax.training.plasticity_units import UnitsConfig
 
 # What two epochs of few images can show: one of each kind.
 TRIED = ("fcn", "cnn2", "gupta3_2", "oja_single", "oja_clean", "mlp_alignment", "simple_cnn",
-         "cnn_fa", "units_power_fa", "units_clean", "units_3fa", "random_standard")  # fmt: skip
+         "cnn_fa", "units_power_fa", "units_power_v2", "units_clean", "units_3fa",
+         "random_standard")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +74,18 @@ class Config:
         rows = [row for group in self.groups for row in GROUPS[group]()]
         if self.preset == "smoke":  # one trial of a learning rate
             rows = [dataclasses.replace(row, rates=row.rates[2:3]) for row in rows]
-        return [row for row in rows if not chosen or row.name in chosen]
+        named = {row.name: row for row in rows}  # the sweep shares runs with the depths
+        return [row for name, row in named.items() if not chosen or name in chosen]
 
     def study(self) -> Study:
         """Data, seeds and sizes."""
         smoke = self.preset == "smoke"
         folder = self.output or pathlib.Path("runs") / f"bioplausible-{self.preset}" / self.data
         few = self.data == "cifar10" and self.preset == "laptop"
-        units = UnitsConfig(self.units or (400 if few else 2000), self.unit_epochs)
+        usual = 100 if smoke else 400 if few else 2000
+        units = UnitsConfig(usual if self.units is None else self.units, self.unit_epochs)
         if smoke:
-            units = dataclasses.replace(units, units=self.units or 100, epochs=60, batch=250)
+            units = dataclasses.replace(units, epochs=60, batch=250)
         return Study(
             folder,
             self.data,

@@ -12,7 +12,7 @@ import numpy as np
 from synscale_jax.report.plots import save
 from synscale_jax.report.statistics import spread
 from synscale_jax.report.tables import markdown
-from synscale_jax.training.plasticity_hebbian import SWEEP
+from synscale_jax.training.plasticity_hebbian import SWEEP, sweep_name
 from synscale_jax.training.plasticity_jobs import Study, units_folder
 from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays
@@ -40,8 +40,17 @@ BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     },
     "cifar10": {"cnn": (54, 60), "cnn2": (47, 51), "fcn": (35, 39), "cnn_fa": (22, 30)},
 }  # fmt: skip
+SWEPT = ("1+4", "2+3", "3+2")
 # Those that are held to the largest accuracy along the way.
-MAX_BANDS = {"mnist": {"gupta1_4": (90, 93.5), "gupta2_3": (90, 93.5), "gupta3_2": (90, 93.5)}}
+MAX_BANDS = {
+    "mnist": {sweep_name(depth, p): (89, 100) for depth in SWEPT for p in SWEEP if p >= 50}
+    | {sweep_name(depth, 10): (78, 87) for depth in SWEPT}
+    | {sweep_name(depth, 60): (90, 93.5) for depth in SWEPT}
+}
+# In place of the others where there are fewer than 2000 competing units.
+FEW_UNITS = {"mnist": {"units_power": (93, 100), "units_clean": (93, 100)}}
+# Row -> the row whose mean its own is to be near, and by how many points.
+NEAR = {"units_power_fa": ("units_power", 2.0)}
 KINDS = {"legacy": "#0072B2", "clean": "#D55E00", "control": "#000000"}
 
 Runs = dict[str, list[dict[str, Any]]]
@@ -59,10 +68,12 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
     parts = [f"# Learning without backpropagation, {study.data}\n"]
     if smoke:
         parts.append("Tiny networks on few images: this says that it runs, and nothing else.\n")
+    shown: set[str] = set()
     for group in GROUPS:
         here = [row for row in rows if row.group == group and results[row.name]]
-        if not here:
+        if {row.name for row in here} <= shown:  # nothing, or what another study shares with it
             continue
+        shown |= {row.name for row in here}
         parts.append(f"## {TITLES[group]}\n\n{table(here, results, study.data, bands=not smoke)}\n")
         curves(here, results, TITLES[group], study.folder / f"{group}.png")
         parts.append(f"![{TITLES[group]}]({group}.png)\n")
@@ -107,7 +118,7 @@ def table(rows: Sequence[Row], results: Runs, data: str, *, bands: bool = True) 
             spread(best) if len(runs[0]["history"]) > 1 and row.kind == "legacy" else "",
             _shown(row.printed.get(data)),
             _shown(row.printed_max.get(data)),
-            verdict(row.name, end, best, data) if bands else "",
+            asked_for(row.name, results, data) if bands else "",
             f"{runs[0]['config']['learning_rate']:g}",
             f"{np.median([run['seconds_per_epoch'] for run in runs]):.2g}",
         )
@@ -116,9 +127,26 @@ def table(rows: Sequence[Row], results: Runs, data: str, *, bands: bool = True) 
     return markdown({name: c for name, c in columns.items() if any(c)})
 
 
-def verdict(name: str, end: Sequence[float], best: Sequence[float], data: str) -> str:
+def asked_for(name: str, results: Runs, data: str) -> str:
+    """What is asked of a row, and whether its mean is so; nothing of most."""
+    runs = results[name]
+    end, best = ([100 * run[which]["test_accuracy"] for run in runs] for which in ("final", "best"))
+    other, points = NEAR.get(name, ("", 0.0))
+    if data == "mnist" and results.get(other):
+        there = np.mean([100 * run["final"]["test_accuracy"] for run in results[other]])
+        near = abs(np.mean(end) - there) <= points
+        return f"within {points:g} of {there:.2f}: {'yes' if near else 'no'}"
+    few = runs[0].get("units", {}).get("units", 2000) < 2000
+    return verdict(name, end, best, data, few_units=few)
+
+
+def verdict(
+    name: str, end: Sequence[float], best: Sequence[float], data: str, *, few_units: bool = False
+) -> str:
     """The band asked of a row, and whether the mean lies in it."""
-    for bands, values in ((BANDS, end), (MAX_BANDS, best)):
+    # The first that has the row decides.
+    few = FEW_UNITS if few_units else {}
+    for bands, values in ((few, end), (BANDS, end), (MAX_BANDS, best)):
         if name in bands.get(data, {}):
             low, high = bands[data][name]
             inside = low <= np.mean(values) <= high
@@ -185,15 +213,15 @@ def sweep_figure(results: Runs, path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for index, depth in enumerate(("1_4", "2_3", "3_2")):
+    for index, depth in enumerate(SWEPT):
         points = {
-            p: [100 * run["best"]["test_accuracy"] for run in results[f"gupta{depth}_p{p}"]]
+            p: [100 * run["best"]["test_accuracy"] for run in results[sweep_name(depth, p)]]
             for p in SWEEP
-            if results.get(f"gupta{depth}_p{p}")
+            if results.get(sweep_name(depth, p))
         }
         color = f"C{index}"
         axes.plot(list(points), [np.mean(v) for v in points.values()], "o-", color=color,
-                  label=depth.replace("_", "+"))  # fmt: skip
+                  label=depth)  # fmt: skip
         low, high = ([of(v) for v in points.values()] for of in (min, max))
         axes.fill_between(list(points), low, high, color=color, alpha=0.15, lw=0)
         axes.plot(list(SWEEP), [SWEEP[p][index][0] for p in SWEEP], "--", color=color, lw=1)

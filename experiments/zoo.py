@@ -21,7 +21,6 @@ import numpy as np
 
 from synscale_jax.report.statistics import spread
 from synscale_jax.training.command_line import run_experiment
-from synscale_jax.training.plasticity import Learner
 from synscale_jax.training.plasticity_jobs import (
     Study,
     responses,
@@ -29,6 +28,7 @@ from synscale_jax.training.plasticity_jobs import (
     run_study,
     units_folder,
 )
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_runs import load_arrays, load_variables
 from synscale_jax.training.plasticity_studies import GROUPS
@@ -47,7 +47,7 @@ class Config:
     data: Literal["mnist", "cifar10"] = "mnist"
     """Image set."""
     names: tuple[str, ...] = ()
-    """Which networks; all of the image set, if left out."""
+    """Which networks; if left out all of the image set, under smoke its FCN."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every network is trained with each."""
     epochs: int = 5
@@ -64,8 +64,16 @@ class Config:
             raise ValueError(
                 f"there is no network {unknown[0]!r}: use some of {', '.join(self.all_names())}."
             )
-        if self.epochs < 1 or not self.seeds:
-            raise ValueError(f"epochs={self.epochs}, seeds={self.seeds}: use one or more of each.")
+        if self.epochs < 1 or not self.seeds or min(self.seeds) < 0:
+            raise ValueError(
+                f"epochs={self.epochs}, seeds={self.seeds}: use one or more of each, and seeds of "
+                "0 or more."
+            )
+
+    def chosen(self) -> tuple[str, ...]:
+        """The networks that are trained."""
+        smoke = (f"{self.data}_fcn",) if self.preset == "smoke" else ()
+        return self.names or smoke or tuple(self.all_names())
 
     def all_names(self) -> list[str]:
         """The zoo's networks of this image set."""
@@ -73,7 +81,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(preset="smoke", names=("mnist_fcn",), seeds=(0,), epochs=1),
+    "smoke": Config(preset="smoke", seeds=(0,), epochs=1),
     "laptop": Config(),
     "paper": Config(preset="paper"),
 }
@@ -89,7 +97,7 @@ def main(config: Config) -> None:
     """Train what is missing, then export what is good enough."""
     folder = config.output or pathlib.Path("runs") / f"zoo-{config.preset}" / config.data
     runs = config.runs or pathlib.Path("runs") / f"bioplausible-{config.preset}" / config.data
-    for name in config.names or config.all_names():
+    for name in config.chosen():
         row = row_of(name)
         study = Study(runs if row.units else folder, config.data, config.seeds)
         busy = run_study(

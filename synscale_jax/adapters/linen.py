@@ -165,6 +165,10 @@ def layers_of(
       layers_0  kernel (3, 4)  neurons on axis -1  relu
       layers_2  kernel (4, 2)  neurons on axis -1  relu  output
     """
+    # Here, because some of our models import this module.
+    from synscale_jax.models.feedback_alignment import FeedbackConv, FeedbackDense
+
+    kinds = (*_KERNELS, FeedbackConv, FeedbackDense)
     calls: dict[Path, Layer] = {}
     notes: list[str] = []
     made_by: dict[int, Path] = {}
@@ -174,7 +178,7 @@ def layers_of(
         output = next_call(*args, **kwargs)
         module, path = context.module, context.module.path
         if context.method_name == "__call__":
-            if isinstance(module, _KERNELS):
+            if isinstance(module, kinds):
                 if path in calls:
                     raise ValueError(
                         f"layer {'/'.join(path)!r} is called twice (tied weights): "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -63,6 +63,11 @@ def _dense(x: Array, features: int, name: str, use_bias: bool = True) -> Array:
     return layer(x)
 
 
+def _known(name: str, value: Any, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} is unknown: use one of {', '.join(get_args(choices))}.")
+
+
 class Block(NamedTuple):
     """One convolution of a :class:`LightCNN`."""
 
@@ -72,7 +77,20 @@ class Block(NamedTuple):
     padding: int
 
 
-def _convolution(x: Array, block: Block, name: str) -> Array:
+def _convolution(x: Array, block: Block, name: str, pool: int = 2) -> Array:
+    """A convolution whose result is pooled next."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"{name} takes images (batch, height, width, channels), got shape {x.shape}: reshape "
+            "them."
+        )
+    sides = [(side + 2 * block.padding - block.size) // block.stride + 1 for side in x.shape[1:3]]
+    if min(sides) < pool:
+        raise ValueError(
+            f"images are too small for {name}: of {x.shape[1]} × {x.shape[2]} its convolution of "
+            f"{block.size} × {block.size} leaves nothing to pool; use larger images or fewer "
+            "blocks."
+        )
     layer = nn.Conv(
         block.features,
         (block.size, block.size),
@@ -94,6 +112,9 @@ class FCN(nn.Module):
       num_classes: number of logits.
       activation: φ, a name in :data:`synscale_jax.scaling.ACTIVATIONS`.
 
+    Raises:
+      ValueError: for an unknown activation.
+
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from synscale_jax.models.convnet import FCN
@@ -105,6 +126,10 @@ class FCN(nn.Module):
     features: Sequence[int]
     num_classes: int
     activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        activation_function(self.activation)  # refuses unknown names
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
@@ -128,6 +153,9 @@ class LightCNN(nn.Module):
     Args:
       blocks: (features, size, stride, padding) of each convolution.
       num_classes: number of logits.
+
+    Raises:
+      ValueError: when called on images of which a block leaves nothing.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -173,12 +201,19 @@ class DropoutCNN(nn.Module):
       num_classes: number of logits.
       feedback: ``"alignment"`` for dense layers with feedback alignment.
       head_bias: what biases of feedback-alignment layers start from; published: one.
+
+    Raises:
+      ValueError: if ``feedback`` is unknown; when called on images that are too small.
     """
 
     blocks: Sequence[Block]
     num_classes: int
     feedback: HeadKind = "backprop"
     head_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        _known("feedback", self.feedback, HeadKind)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
@@ -223,6 +258,9 @@ class HebbNet(nn.Module):
       activation: φ of the readout's hidden layers; published: none.
       deviation: of the local layers' initial weights, drawn normal.
 
+    Raises:
+      ValueError: for an unknown activation.
+
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from synscale_jax.models.convnet import HebbNet
@@ -237,6 +275,10 @@ class HebbNet(nn.Module):
     num_classes: int
     activation: str = "identity"
     deviation: float = 0.01
+
+    def __post_init__(self) -> None:
+        activation_function(self.activation)  # refuses unknown names
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
@@ -269,6 +311,9 @@ class Readout(nn.Module):
       feedback: ``"alignment"`` for dense layers with feedback alignment.
       use_bias: whether the dense layers have a bias.
       bias: what biases of feedback-alignment layers start from; published: one.
+
+    Raises:
+      ValueError: if ``unit_bias`` or ``feedback`` is unknown.
     """
 
     num_classes: int
@@ -277,6 +322,11 @@ class Readout(nn.Module):
     feedback: HeadKind = "backprop"
     use_bias: bool = True
     bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        _known("unit_bias", self.unit_bias, UnitBias)
+        _known("feedback", self.feedback, HeadKind)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:

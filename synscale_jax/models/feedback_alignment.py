@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from flax.linen.linear import canonicalize_padding
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
@@ -61,6 +63,8 @@ class FeedbackDense(nn.Module):
     Args:
       features: units.
       use_bias: whether there is a bias.
+      dtype: of the computation; None: what input and parameters promote to.
+      param_dtype: of the parameters and the feedback weights.
       kernel_init: initializer of W.
       feedback_init: initializer of B, which draws from the key of ``params``.
       bias_init: initializer of b; the published code starts it at one.
@@ -81,6 +85,8 @@ class FeedbackDense(nn.Module):
 
     features: int
     use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = kaiming_uniform
     feedback_init: nn.initializers.Initializer = kaiming_uniform
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
@@ -100,19 +106,34 @@ class FeedbackConv(nn.Module):
     Args:
       features: output channels.
       kernel_size: rows and columns.
-      strides: rows and columns the window moves on.
-      padding: ``"SAME"``, ``"VALID"`` or the zeros added ((top, bottom), (left, right)).
+      strides: rows and columns the window moves on; one number for both.
+      padding: ``"SAME"``, ``"VALID"``, or the zeros added: ((top, bottom), (left, right)), (rows,
+        columns), or one number for all.
       use_bias: whether there is a bias.
+      dtype: of the computation; None: what input and parameters promote to.
+      param_dtype: of the parameters and the feedback weights.
       kernel_init: initializer of the kernel.
       feedback_init: initializer of the feedback kernel.
       bias_init: initializer of the bias.
+
+    Raises:
+      ValueError: for a kernel size, strides or padding that are not of two dimensions.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from synscale_jax.models import FeedbackConv
+      >>> layer = FeedbackConv(4, (3, 3), strides=2, padding=1)
+      >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 1)))[0].shape
+      (2, 4, 4, 4)
     """
 
     features: int
-    kernel_size: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
+    kernel_size: Sequence[int]
+    strides: int | Sequence[int] | None = 1
     padding: Any = "SAME"
     use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = kaiming_uniform
     feedback_init: nn.initializers.Initializer = kaiming_uniform
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
@@ -120,7 +141,17 @@ class FeedbackConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """``(batch, height, width, channels) -> (batch, height', width', features)``."""
-        product = partial(_convolved, strides=self.strides, padding=self.padding)
+        strides = self.strides or 1
+        strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
+        for name, pair in (("kernel_size", self.kernel_size), ("strides", strides)):
+            if isinstance(pair, int) or len(pair) != 2:
+                raise ValueError(f"{name}={pair} is not of two dimensions: use e.g. (3, 3).")
+        padding = canonicalize_padding(self.padding, 2)
+        if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+            raise ValueError(
+                f"padding={padding!r} is not possible: use 'SAME', 'VALID' or numbers."
+            )
+        product = partial(_convolved, strides=strides, padding=padding)
         return _with_feedback(self, product, x, (*self.kernel_size, x.shape[-1], self.features))
 
 
@@ -131,15 +162,19 @@ def _convolved(x: Array, kernel: Array, *, strides: Any, padding: Any) -> Array:
 
 
 def _with_feedback(module: Any, product: Product, x: Array, shape: tuple[int, ...]) -> Array:
-    kernel = module.param("kernel", module.kernel_init, shape)
+    kernel = module.param("kernel", module.kernel_init, shape, module.param_dtype)
     feedback = module.variable(
-        FEEDBACK, "kernel", lambda: module.feedback_init(module.make_rng("params"), shape)
+        FEEDBACK,
+        "kernel",
+        lambda: module.feedback_init(module.make_rng("params"), shape, module.param_dtype),
     )
-    y: Any = _aligned(product, x, kernel, jax.lax.stop_gradient(feedback.value))
-    if not module.use_bias:
-        return y
-    bias = module.param("bias", module.bias_init, (module.features,))
-    return y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
+    bias = None
+    if module.use_bias:
+        bias = module.param("bias", module.bias_init, (module.features,), module.param_dtype)
+    fixed = jax.lax.stop_gradient(feedback.value)
+    x, kernel, fixed, bias = promote_dtype(x, kernel, fixed, bias, dtype=module.dtype)
+    y: Any = _aligned(product, x, kernel, fixed)
+    return y if bias is None else y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
 
 
 @jax.custom_vjp
@@ -281,6 +316,10 @@ def exact_feedback(variables: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       The variables with another collection ``"feedback"``.
 
+    Raises:
+      ValueError: if the model learns by backprop, or has :class:`DirectFeedback`, whose feedback
+        weights stand in for no layer's own.
+
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from synscale_jax.models.feedback_alignment import FeedbackDense, exact_feedback
@@ -288,9 +327,14 @@ def exact_feedback(variables: Mapping[str, Any]) -> dict[str, Any]:
       >>> bool((variables["feedback"]["kernel"] == variables["params"]["kernel"]).all())
       True
     """
-    params = flatten_dict(variables["params"])
-    feedback = {path: params[path] for path in flatten_dict(variables[FEEDBACK])}
-    return {**variables, FEEDBACK: unflatten_dict(feedback)}
+    params, fixed = (flatten_dict(variables.get(part, {})) for part in ("params", FEEDBACK))
+    if not fixed or not fixed.keys() <= params.keys():
+        has = ", ".join("/".join(map(str, path)) for path in fixed) or "none"
+        raise ValueError(
+            f"these feedback weights ({has}) are not in place of layers' own: use a model of "
+            "FeedbackDense or FeedbackConv."
+        )
+    return {**variables, FEEDBACK: unflatten_dict({path: params[path] for path in fixed})}
 
 
 def alignment_angles(ours: Any, exact: Any) -> dict[str, Array]:

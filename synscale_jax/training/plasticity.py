@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,129 +13,13 @@ import optax
 from jax import Array
 
 from synscale_jax.adapters.linen import apply_collecting
-from synscale_jax.plasticity import (
-    PlasticityRule,
-    local_learning,
-    power_loss,
-    power_readout,
-)
+from synscale_jax.models.feedback_alignment import FEEDBACK, alignment_angles, exact_feedback
+from synscale_jax.plasticity import local_learning, power_loss, power_readout
 from synscale_jax.scaling import synscaw
 from synscale_jax.scaling._layers import Layer
-
-Objective = Literal["entropy", "likelihood", "tanh_entropy", "tanh_power", "tanh_log_power"]
-"""What is minimised, of the network's output u and, where it says tanh, o = tanh(β u):
-
-``entropy``: cross-entropy of softmax(u). ``likelihood``: −u of the label, no softmax, as in a
-published network that lacks it. ``tanh_entropy``: cross-entropy of softmax(o). ``tanh_power``:
-Σ abs(o − t)^m, the paper's. ``tanh_log_power``: the same of log softmax(o), as in the published
-code.
-"""
-Schedule = Literal["first_batch_per_epoch", "every_batch", "two_phase"]
-Optimizer = Literal["adam", "adam_cosine", "sgd"]
+from synscale_jax.training.plasticity_learner import Learner
 
 _INIT, _SHUFFLE, _DROPOUT = range(3)  # streams of random numbers of a run
-
-
-@dataclasses.dataclass(frozen=True)
-class LearnerConfig:
-    """Settings of one training run.
-
-    Raises:
-      ValueError: at once, if a value is impossible; the message shows it and what would do.
-    """
-
-    epochs: int = 1
-    """Passes over the training examples."""
-    batch: int = 50
-    """Examples a step; what is left at the end of an epoch is dropped."""
-    optimizer: Optimizer = "adam"
-    """adam_cosine: the rate falls to zero over the run; sgd: plain."""
-    learning_rate: float = 1e-3
-    """Of the optimizer, at the start."""
-    evaluations: int = 1
-    """How often an epoch the test examples are classified."""
-    dropout_epochs: int | None = None
-    """Epochs with dropout; None: all. The published loop forgets it after the first evaluation."""
-    objective: Objective = "entropy"
-    """See :data:`Objective`."""
-    slope: float = 1.0
-    """β of the tanh."""
-    loss_power: float = 6.0
-    """m of the power loss."""
-    schedule: Schedule = "every_batch"
-    """When local rules learn: the published loop switches them off after the first batch."""
-    local_epochs: int = 0
-    """Epochs of local rules alone, before the others; for two_phase."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "evaluations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not possible: use 1 or more.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate} trains nothing: use e.g. 1e-3.")
-        for name, choices in (
-            ("optimizer", Optimizer),
-            ("objective", Objective),
-            ("schedule", Schedule),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is unknown: use one of "
-                    f"{', '.join(get_args(choices))}."
-                )
-        if (self.schedule == "two_phase") != (self.local_epochs > 0):
-            raise ValueError(
-                f"local_epochs={self.local_epochs} does not go with schedule={self.schedule!r}: "
-                "two_phase needs 1 or more, the others 0."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Learner:
-    """A network and how it learns, as a value.
-
-    Attributes:
-      name: for files and the command line.
-      label: for tables and figures.
-      model: a linen module called with ``train=``; with a ``layer_table`` where rules or a scaling
-        rate are given.
-      config: how it is trained.
-      rules: layer name -> its local rule; those layers get no gradient.
-      rule_settings: what the rules are, in words that go into each result.
-      frozen: modules whose parameters stay as they are.
-      scaling_rate: γ of SynScaW on top, or None.
-    """
-
-    name: str
-    label: str
-    model: Any
-    config: LearnerConfig
-    rules: Mapping[str, PlasticityRule] = dataclasses.field(default_factory=dict)
-    rule_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    frozen: tuple[str, ...] = ()
-    scaling_rate: float | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that was chosen, for the run's identity."""
-        model = {
-            field.name: value
-            for field in dataclasses.fields(self.model)
-            if isinstance(
-                value := getattr(self.model, field.name), str | int | float | bool | tuple
-            )
-            and field.name != "name"
-        }
-        return {
-            "model": {"kind": type(self.model).__name__, **model},
-            "method": {
-                "name": self.name,
-                "rules": dict(self.rule_settings),
-                "frozen": list(self.frozen),
-                "scaling_rate": self.scaling_rate,
-            },
-            "config": dataclasses.asdict(self.config),
-        }
 
 
 class Examples(NamedTuple):
@@ -214,6 +97,7 @@ class LearnerProgram:
         self._local = self._make_local()
         self._chunk = jax.jit(self._run_chunk, static_argnums=(5, 6), donate_argnums=(0,))
         self._evaluate = jax.jit(self._run_evaluation)
+        self._angles = jax.jit(self._run_angles)
 
     @property
     def local_steps(self) -> int:
@@ -251,6 +135,19 @@ class LearnerProgram:
         loss, correct = jax.device_get(self._evaluate(params, fixed, self.test, self.view))
         return float(loss), correct
 
+    def angles(self, params: Any, fixed: Any) -> dict[str, float]:
+        """Layer -> angle in degrees between its update by feedback alignment and by backprop.
+
+        Of the gradient over the first 1000 training examples, without dropout. Empty for models
+        without :class:`~synscale_jax.models.feedback_alignment.FeedbackDense` or its convolution.
+        """
+        try:
+            exact = exact_feedback({"params": params, **fixed})
+        except ValueError:  # backprop or direct feedback
+            return {}
+        angles = self._angles(params, fixed, exact[FEEDBACK], self.train, self.view)
+        return {name: float(angle) for name, angle in jax.device_get(angles).items()}
+
     def _make_optimizer(self) -> optax.GradientTransformation:
         config = self.learner.config
         rate: Any = config.learning_rate
@@ -275,7 +172,8 @@ class LearnerProgram:
             when = (lambda count: count % per_epoch == 0) if once else None
             parts.append(local_learning(learner.rules, layers=self._layers, when=when))
         if learner.scaling_rate is not None:
-            parts.append(synscaw(learner.scaling_rate, layers=self._layers))
+            trained = [layer for layer in self._layers if layer.path[0] not in learner.frozen]
+            parts.append(synscaw(learner.scaling_rate, layers=trained))
         return optax.with_extra_args_support(optax.chain(*parts) if parts else optax.identity())
 
     def _initial_state(self, key: Array) -> LearnerState:
@@ -342,10 +240,11 @@ class LearnerProgram:
             (loss, (correct, seen)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
             updates, gradient = self._optimizer.update(grads, state.gradient, state.params)
         updates, local = self._local.update(updates, state.local, state.params, **seen)
-        if self.learner.config.schedule == "two_phase" and not local_only:  # rules have done theirs
-            still = dict.fromkeys(self.learner.rules)
+        if self.learner.config.schedule == "two_phase":  # the rules' layers, then all others
             updates = {
-                name: optax.tree.zeros_like(part) if name in still else part
+                name: part
+                if (name in self.learner.rules) == local_only
+                else optax.tree.zeros_like(part)
                 for name, part in updates.items()
             }
         params = optax.apply_updates(state.params, updates)
@@ -397,6 +296,21 @@ class LearnerProgram:
 
         loss, correct = jax.lax.map(evaluate, index)
         return loss.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
+
+    def _run_angles(
+        self, params: Any, fixed: Any, exact: Any, train: Examples, view: View
+    ) -> dict[str, Array]:
+        x, labels = self._seen(train.inputs[:1000], view), train.labels[:1000]
+
+        def gradient(feedback: Any) -> Any:
+            def loss_fn(params: Any) -> Array:
+                variables = {"params": params, **fixed, FEEDBACK: feedback}
+                u: Any = self.learner.model.apply(variables, x, train=False)
+                return self.losses(u, labels).mean()
+
+            return jax.grad(loss_fn)(params)
+
+        return alignment_angles(gradient(fixed[FEEDBACK]), gradient(exact))
 
     @staticmethod
     def _seen(x: Array, view: View) -> Array:

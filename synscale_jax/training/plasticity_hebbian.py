@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from synscale_jax.models.convnet import FCN, HebbNet
 from synscale_jax.plasticity import PlasticityRule, hebb, oja, thresholded_hebb, unit_norm
-from synscale_jax.training.plasticity import Learner
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Row, Size, by_data
 
 
@@ -67,9 +67,13 @@ SWEEP = {
 }
 
 
+def sweep_name(depth: str, percentile: float) -> str:
+    """The row of a depth such as ``"1+4"`` at a percentile; 60 is the comparison of depths' own."""
+    return f"gupta{depth.replace('+', '_')}" + (f"_p{percentile:.0f}" if percentile != 60 else "")
+
+
 def _depth_row(depth: str, percentile: float, group: str, last: dict, highest: dict) -> Row:
-    cut = _DEPTHS[depth]
-    name = f"gupta{depth.replace('+', '_')}" + (f"_p{percentile:.0f}" if group == "sweep" else "")
+    cut, name = _DEPTHS[depth], sweep_name(depth, percentile)
     label = f"{depth}, p = {percentile:.0f}"
     learner = _legacy_hebb(name, label, _CHAIN[:cut], _CHAIN[cut:], "gupta", 1e-3, percentile)
     return Row(name, label, group, "legacy", learner, printed=last, printed_max=highest)
@@ -77,17 +81,21 @@ def _depth_row(depth: str, percentile: float, group: str, last: dict, highest: d
 
 def hebb_rows() -> list[Row]:
     """The published semi-Hebbian networks: one local update an epoch, whatever the rule."""
-    single = [("hebb", 0.01, 40.94), ("oja", 1e-4, 83.45), ("gupta", 1e-3, 91.98)]
+    single = [
+        ("hebb", "Hebb", 0.01, 40.94),
+        ("oja", "Oja", 1e-4, 83.45),
+        ("gupta", "thresholded Hebb", 1e-3, 91.98),
+    ]
     rows = [
         Row(
             f"{rule}_single",
-            f"{rule}, one layer",
+            f"{label}, one layer",
             "hebb",
             "legacy",
-            _legacy_hebb(f"{rule}_single", f"{rule}, one layer", (2000,), (), rule, rate, 70.0),
+            _legacy_hebb(f"{rule}_single", f"{label}, one layer", (2000,), (), rule, rate, 70.0),
             printed=by_data(accuracy),
         )
-        for rule, rate, accuracy in single
+        for rule, label, rate, accuracy in single
     ]
     return rows + [
         _depth_row(depth, 60, "hebb", by_data(*_DEPTH_LAST[depth]), by_data(*_DEPTH_MAX[depth]))
@@ -96,7 +104,7 @@ def hebb_rows() -> list[Row]:
 
 
 def sweep_rows() -> list[Row]:
-    """Nine percentiles at three depths, MNIST."""
+    """Nine percentiles at three depths, MNIST; those of 60 are the runs of :func:`hebb_rows`."""
     return [
         _depth_row(depth, p, "sweep", by_data(values[i][1]), by_data(values[i][0]))
         for p, values in SWEEP.items()

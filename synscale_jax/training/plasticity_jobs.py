@@ -23,7 +23,8 @@ from synscale_jax.data import (
     subset,
 )
 from synscale_jax.plasticity import power_activation
-from synscale_jax.training.plasticity import Examples, Learner, LearnerProgram, View
+from synscale_jax.training.plasticity import Examples, LearnerProgram, View
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Row, Size
 from synscale_jax.training.plasticity_runs import (
     NotYet,
@@ -176,7 +177,7 @@ def best_rate(study: Study, row: Row) -> float | None:
     for rate in row.rates:
         path = _tuning_folder(study, row, rate) / "result.json"
         if not path.exists():
-            raise NotYet
+            raise NotYet(path.parent)
         result = json.loads(path.read_text())
         if result["status"] == "finished":
             accuracy[rate] = result["final"]["test_accuracy"]
@@ -210,7 +211,7 @@ def train_row(
     if row.start_from is not None:
         earlier = study.folder / row.start_from / f"seed{seed}"
         if not (earlier / "result.json").exists():
-            raise NotYet
+            raise NotYet(earlier)
         settings["start"] = {"from": row.start_from, "leaves": list(row.start_leaves)}
         start = functools.partial(_convolutions, earlier, row.start_leaves)
 
@@ -222,8 +223,9 @@ def train_row(
             )
         return LearnerProgram(learner, *features.of(row, seed))
 
-    if row.units == "competing" and not (units_folder(study, seed) / "result.json").exists():
-        raise NotYet
+    units = units_folder(study, seed)
+    if row.units == "competing" and not (units / "result.json").exists():
+        raise NotYet(units)
     folder = study.folder / learner.name / f"seed{seed}"
     return train_learner(program, settings, seed, folder, restart=study.restart)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from synscale_jax.training.plasticity import Learner, LearnerConfig
+from synscale_jax.training.plasticity_learner import Learner, LearnerConfig
 
 Kind = Literal["legacy", "clean", "control"]
 Source = Literal["unit", "signed", "centred", "drive", "response", "scaled", "standard"]
@@ -53,7 +53,7 @@ class Row:
       name: for files.
       label: for tables.
       group: the study it belongs to.
-      kind: see the module.
+      kind: ``"legacy"`` as published, ``"clean"`` with its slips mended, or ``"control"``.
       learner: size and learning rate -> learner, the rate None except where ``rates`` are tried.
       source: what it sees.
       units: whose drive it sees: ``"competing"``, ``"random"`` or None.

@@ -93,6 +93,8 @@ def _train(
             "test_accuracy": float(correct.mean()),
             "train_seconds": round(trained, 4),
         }
+        if angles := program.angles(state.params, state.fixed):
+            row["angles"] = {name: _number(angle) for name, angle in angles.items()}
         history.append(row)
         say(f"{folder.parent.name}/{folder.name}: epoch {row['epoch']:.2f}, test "
             f"{row['test_accuracy']:.2%}, {seconds:.0f} s")  # fmt: skip
@@ -173,31 +175,45 @@ def load_variables(folder: pathlib.Path) -> dict[str, Any]:
 
 
 class NotYet(Exception):
-    """What a job needs is still being made by another process."""
+    """What a job needs, named in the message, is still being made by another process."""
 
 
-def share_jobs(jobs: Sequence[Callable[[], Any]], *, pause: float = 5.0) -> int:
+def share_jobs(
+    jobs: Sequence[Callable[[], Any]],
+    *,
+    pause: float = 5.0,
+    say: Callable[[str], None] = print,
+) -> int:
     """Do what is not done, leave what another process does, wait for what a job needs.
+
+    While a job has to wait, those that another process does are tried again as well: that process
+    may end without having done them.
 
     Args:
       jobs: each raises :class:`NotYet` while what it needs is not there, and
         :class:`~synscale_jax.training.runs.Busy` where another process does it.
       pause: seconds before jobs are tried again that had to wait.
+      say: takes a line when there is nothing to do but wait.
 
     Returns:
       How many jobs other processes are doing.
     """
-    waiting, busy = list(jobs), 0
-    while waiting:
-        later = []
-        for job in waiting:
+    left, told = list(jobs), None
+    while True:
+        todo, left, busy, missing = left, [], 0, set()
+        for job in todo:
             try:
                 job()
-            except NotYet:
-                later.append(job)
+            except NotYet as need:
+                missing.add(str(need))
+                left.append(job)
             except Busy:
                 busy += 1
-        if len(later) == len(waiting):
+                left.append(job)
+        if not missing:
+            return busy
+        if len(left) == len(todo):
+            if missing != told:
+                say(f"waiting for another process to finish {', '.join(sorted(missing))}")
+            told = missing
             time.sleep(pause)
-        waiting = later
-    return busy

@@ -22,8 +22,8 @@ from synscale_jax.models.convnet import (
     Readout,
 )
 from synscale_jax.models.feedback_alignment import FeedbackMLP
-from synscale_jax.training.plasticity import Learner
 from synscale_jax.training.plasticity_hebbian import hebb_rows, local_rows, sweep_rows
+from synscale_jax.training.plasticity_learner import Learner
 from synscale_jax.training.plasticity_rows import Kind, Row, Size, Source, by_data
 
 # Light models -------------------------------------------------------------------------------------
@@ -206,7 +206,6 @@ def unit_rows() -> list[Row]:
                  feedback="alignment", **scaled),
         _readout("random_power", "random power units + dense", "control", mended, units="random",
                  **scaled),
-        _readout("units_3fc_clean", "units + 3 dense", "control", nll, **three),
         _readout("units_3fa_clean", "units + 3 feedback alignment", "clean", nll,
                  feedback="alignment", **three),
         _readout("units_standard", "standardised units + dense", "clean", linear,

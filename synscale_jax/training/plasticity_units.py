@@ -48,6 +48,11 @@ class UnitsConfig:
         for name in ("units", "epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: use 1 or more.")
+        if self.rank > self.units:
+            raise ValueError(
+                f"rank={self.rank} is larger than units={self.units}: use at least {self.rank} "
+                "units."
+            )
         self.rule(1)
 
     def rule(self, steps_per_epoch: int) -> Any:

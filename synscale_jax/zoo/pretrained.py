@@ -142,7 +142,7 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in ENTRIES if name in _index(_shipped()))
 
 
-def load(name: str, *, folder: pathlib.Path | None = None) -> ZooModel:
+def load(name: str, *, folder: pathlib.Path | str | None = None) -> ZooModel:
     """Load a small trained network.
 
     Args:
@@ -154,14 +154,19 @@ def load(name: str, *, folder: pathlib.Path | None = None) -> ZooModel:
 
     Raises:
       ValueError: if there is no network of this name.
-      ZooError: if its file is missing or not the one that was published.
+      ZooError: if the folder has no readable index, or the file is missing or not the one that was
+        published.
     """
-    place: Any = _shipped() if folder is None else folder
+    place: Any = _shipped() if folder is None else pathlib.Path(folder)
+    if folder is not None and not (place / INDEX).is_file():
+        raise ZooError(f"{place} is no zoo, it has no {INDEX}: give the folder of an export.")
     index = _index(place)
     if name not in ENTRIES or name not in index:
         known = ", ".join(n for n in ENTRIES if n in index) or "none in this version"
         raise ValueError(f"there is no network {name!r} in the zoo: choose one of {known}.")
     card = index[name]
+    if not isinstance(card, dict) or "sha256" not in card:
+        raise ZooError(f"{place / INDEX} has no hash of {name}: install or export it again.")
     file = place / f"{name}.safetensors"
     try:
         data = file.read_bytes()
@@ -230,6 +235,11 @@ def _shipped() -> Any:
 
 def _index(folder: Any) -> dict[str, Any]:
     try:
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except OSError:  # an empty zoo
         return {}
+    except ValueError:
+        index = None
+    if not isinstance(index, dict):
+        raise ZooError(f"{folder / INDEX} is damaged: install or export the networks again.")
+    return index

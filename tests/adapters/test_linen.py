@@ -9,7 +9,7 @@ from flax import linen as nn
 
 import synscale_jax as ss
 from synscale_jax.adapters.linen import ScalingTrainState, apply_collecting, layers_of
-from synscale_jax.models import MLP, cifar_resnet
+from synscale_jax.models import MLP, FeedbackConv, FeedbackDense, FeedbackMLP, cifar_resnet
 
 
 def test_activity_is_the_mean_of_phi_over_batch_and_positions():
@@ -78,6 +78,20 @@ def test_layers_of_equals_our_models_own_tables():
     assert {layer.path: layer for layer in derived} == {
         layer.path: layer for layer in model.layer_table()
     }
+
+
+def test_layers_with_feedback_are_those_of_flax():
+    def net(conv, dense):
+        return nn.Sequential([conv(3, (3, 3)), nn.relu, lambda x: x.reshape(len(x), -1), dense(2)])
+
+    x = jax.ShapeDtypeStruct((2, 6, 6, 1), jnp.float32)
+    ours, plain = (
+        layers_of(net(*kinds), x, head="layers_3", verbose=False)
+        for kinds in ((FeedbackConv, FeedbackDense), (nn.Conv, nn.Dense))
+    )
+    assert ours == plain and len(ours) == 2
+    model = FeedbackMLP((5,), 3)
+    assert layers_of(model, x, head="head", verbose=False) == model.layer_table()
 
 
 class Tied(nn.Module):

@@ -98,3 +98,31 @@ def test_layer_table_names_every_kernel(model):
     assert [layer.output for layer in table] == [False] * (len(table) - 1) + [True]
     for layer in table:
         assert (layer.bias is not None) == ("bias" in shapes[layer.name])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Readout(3, feedback="direct"), "feedback='direct'"),
+        (lambda: Readout(3, unit_bias="foo"), "unit_bias='foo'"),
+        (lambda: DropoutCNN(SIMPLE, 10, "foo"), "feedback='foo'"),
+        (lambda: FCN((8,), 10, "foo"), "activation='foo'"),
+        (lambda: HebbNet((8,), (), 10, "foo"), "activation='foo'"),
+    ],
+)
+def test_unknown_names_are_refused_at_once(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "message"),
+    [
+        (LightCNN(CNN, 10), (1, 3, 28, 1), "too small for conv1"),
+        (DropoutCNN(SIMPLE, 10), (1, 12, 12, 1), "too small for conv1"),
+        (LightCNN(CNN2, 10), (1, 784), "takes images"),
+    ],
+)
+def test_images_that_no_block_can_pool_are_refused(model, shape, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))

@@ -162,3 +162,50 @@ def test_angles_fall_below_ninety_degrees_and_feedback_stays(batch):
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="feedback='random'"):
         FeedbackMLP((3,), 2, feedback="random")
+
+
+@pytest.mark.parametrize("kind", ["backprop", "direct"])
+def test_only_layers_with_feedback_of_their_own_can_have_it_exact(kind, batch):
+    variables = models()[kind].init(jax.random.key(0), batch[0])
+    with pytest.raises(ValueError, match="not in place of layers' own"):
+        exact_feedback(variables)
+
+
+@pytest.mark.parametrize(
+    ("strides", "padding"), [(2, 1), (None, "VALID"), ((2, 1), (1, 2)), (1, ((0, 1), (2, 0)))]
+)
+def test_convolution_takes_strides_and_padding_as_flax_does(strides, padding):
+    x = jax.random.normal(jax.random.key(0), (2, 7, 8, 3))
+    ours = FeedbackConv(4, (3, 3), strides, padding)
+    variables = ours.init(jax.random.key(1), x)
+    plain = nn.Conv(4, (3, 3), strides, padding)
+    expected = plain.apply({"params": variables["params"]}, x)
+    np.testing.assert_allclose(ours.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernel_size": 3}, "kernel_size=3"),
+        ({"strides": (2,)}, r"strides=\(2,\)"),
+        ({"padding": "CIRCULAR"}, "padding='CIRCULAR'"),
+        ({"padding": (1, 2, 3)}, "sequence of len 2"),
+    ],
+)
+def test_convolutions_not_of_two_dimensions_are_refused(settings, message):
+    layer = FeedbackConv(**{"features": 4, "kernel_size": (3, 3), **settings})
+    with pytest.raises(ValueError, match=message):
+        layer.init(jax.random.key(0), jnp.ones((2, 7, 8, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(FeedbackDense, (2, 5)), (FeedbackConv, (2, 6, 6, 2))]
+)
+def test_dtypes_are_those_of_flax(layer, shape):
+    size = ((3, 3),) if layer is FeedbackConv else ()
+    made = layer(4, *size, dtype=jnp.bfloat16, param_dtype=jnp.float16)
+    y, variables = made.init_with_output(jax.random.key(0), jnp.ones(shape))
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float16")}
+    grads = jax.grad(lambda x: made.apply(variables, x).astype(jnp.float32).sum())(jnp.ones(shape))
+    assert grads.dtype == jnp.float32 and bool(jnp.isfinite(grads).all())

@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 
 from synscale_jax.data import load_images
+from synscale_jax.models import MLP
 from synscale_jax.models.convnet import FCN, HebbNet, Readout
 from synscale_jax.models.feedback_alignment import FeedbackMLP
 from synscale_jax.plasticity import krotov_hopfield, oja
-from synscale_jax.training.plasticity import (
-    Examples,
-    Learner,
-    LearnerConfig,
-    LearnerProgram,
-    View,
-)
+from synscale_jax.training.plasticity import Examples, LearnerProgram, View
+from synscale_jax.training.plasticity_learner import Learner, LearnerConfig
 from synscale_jax.training.plasticity_rows import Size
 from synscale_jax.training.plasticity_runs import (
     NotYet,
@@ -101,14 +97,13 @@ def test_published_schedule_is_one_local_update_an_epoch(digits):
     assert moved == [True, False, True, False]
 
 
-def test_two_phases_learn_one_after_the_other(digits):
-    made = program(
-        digits,
-        HebbNet((6,), (), 10),
-        {"hebb0": oja(0.1)},
-        schedule="two_phase",
-        local_epochs=1,
+@pytest.mark.parametrize("scaling_rate", [None, 0.1])
+def test_two_phases_learn_one_after_the_other(digits, scaling_rate):
+    config = LearnerConfig(batch=100, schedule="two_phase", local_epochs=1)
+    learner = Learner(
+        "j", "j", HebbNet((6,), (), 10), config, {"hebb0": oja(0.1)}, scaling_rate=scaling_rate
     )
+    made = LearnerProgram(learner, *digits, View(1 / 255))
     first = jax.device_get(made.init(jax.random.key(0)))
     local, end = run(made)
     assert leaves_equal(first.params["head"], local.params["head"])
@@ -123,14 +118,30 @@ def test_feedback_weights_never_change(digits):
     assert leaves_equal(fixed, run(made)[-1].fixed)
 
 
-def test_frozen_modules_and_scaling_on_top(digits):
+def test_angles_fall_below_ninety_degrees_while_feedback_alignment_learns(digits, tmp_path):
+    history = {}
+    for kind in ("backprop", "alignment", "direct"):
+        made = program(digits, FeedbackMLP((32,), 10, kind), epochs=10, learning_rate=3e-3)
+        settings = {**made.learner.settings, "data": {"name": "digits"}}
+        result = train_learner(lambda made=made: made, settings, 0, tmp_path / kind,
+                               say=lambda _: None)  # fmt: skip
+        history[kind] = result["history"]
+    assert all("angles" not in row for kind in ("backprop", "direct") for row in history[kind])
+    first, last = (history["alignment"][index]["angles"] for index in (0, -1))
+    assert set(last) == {"dense0", "head"}
+    assert last["dense0"] < min(90, first["dense0"])
+    assert last["head"] == pytest.approx(0, abs=1)  # whatever the feedback
+
+
+def test_frozen_modules_stay_with_scaling_on_top_of_the_others(digits):
     learner = Learner("j", "j", FCN((8,), 10, "relu"), LearnerConfig(batch=100), frozen=("dense0",))
     made = LearnerProgram(learner, *digits, View(1 / 255))
     first = jax.device_get(made.init(jax.random.key(0)))
     end = run(made)[-1]
     assert leaves_equal(first.params["dense0"], end.params["dense0"])
-    scaled = LearnerProgram(with_scaling(learner, 0.1), *digits, View(1 / 255))
-    assert not leaves_equal(run(scaled)[-1].params["dense0"], end.params["dense0"])
+    scaled = run(LearnerProgram(with_scaling(learner, 0.1), *digits, View(1 / 255)))[-1]
+    assert leaves_equal(first.params["dense0"], scaled.params["dense0"])
+    assert not leaves_equal(scaled.params["head"], end.params["head"])
 
 
 def test_feedback_on_the_only_trained_layer_is_backprop(digits):
@@ -204,11 +215,29 @@ def test_jobs_wait_for_what_they_need_and_leave_what_is_busy():
     assert done == ["a", "b"]
 
 
+def test_what_a_dead_process_left_is_taken_over_while_something_needs_it():
+    done, tries, lines = [], itertools.count(), []
+
+    def needs_a():
+        if "a" not in done:
+            raise NotYet("a/seed0")
+        done.append("b")
+
+    def a():
+        if next(tries) < 3:  # then the other process dies
+            raise Busy("elsewhere")
+        done.append("a")
+
+    assert share_jobs([needs_a, a], pause=0, say=lines.append) == 0
+    assert done == ["a", "b"]
+    assert lines == ["waiting for another process to finish a/seed0"]
+
+
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
 def test_every_row_of_the_comparison_can_be_made(data):
     shape = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[data]
     size = Size(data, 10, int(np.prod(shape)), shrink=50, most_epochs=1)
-    names = []
+    learners = {}
     for group in GROUPS.values():
         for row in group():
             learner = row.learner(size, None)
@@ -217,8 +246,19 @@ def test_every_row_of_the_comparison_can_be_made(data):
             variables = jax.eval_shape(learner.model.init, jax.random.key(0), jnp.zeros(inputs))
             missing = {*learner.rules, *learner.frozen} - set(variables["params"])
             assert not missing, row.name
-            names.append(row.name)
-    assert len(set(names)) == len(names)
+            same = learners.setdefault(row.name, learner)  # two studies may share a run
+            assert same.settings == learner.settings
+
+
+def test_no_run_is_made_twice():
+    """Rows of other names differ in more than the name."""
+    size, made = Size("mnist", 10, 784), {}
+    for row in [row for group in GROUPS.values() for row in group()]:
+        settings = row.learner(size, None).settings
+        method = {**settings["method"], "name": None}
+        seen = (row.source, row.units, row.power, row.start_from, row.start_leaves)
+        made.setdefault(str(({**settings, "method": method}, seen)), set()).add(row.name)
+    assert [names for names in made.values() if len(names) > 1] == []
 
 
 @pytest.mark.parametrize(
@@ -226,6 +266,10 @@ def test_every_row_of_the_comparison_can_be_made(data):
     [
         ({"batch": 0}, "batch=0"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"slope": float("nan")}, "slope=nan"),
+        ({"loss_power": -1.0}, "loss_power=-1.0"),
+        ({"dropout_epochs": -1}, "dropout_epochs=-1"),
+        ({"local_epochs": -1}, "local_epochs=-1 is not possible"),
         ({"objective": "hinge"}, "objective='hinge'"),
         ({"local_epochs": 1}, "local_epochs=1"),
         ({"schedule": "two_phase"}, "two_phase needs"),
@@ -234,3 +278,19 @@ def test_every_row_of_the_comparison_can_be_made(data):
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LearnerConfig(**settings)
+
+
+def test_models_that_differ_have_other_identities():
+    def model(made):
+        return json.loads(json.dumps(Learner("j", "j", made, LearnerConfig()).settings))["model"]
+
+    assert model(FCN([8], 10)) == model(FCN((8,), 10)) != model(FCN([9], 10))
+    assert model(FCN([8], 10))["features"] == [8]
+    assert model(MLP((8,), 10)) != model(MLP((8,), 10, dropout=(0.1, 0.2)))
+    with pytest.raises(ValueError, match=r"MLP has kernel_init=.* cannot be written"):
+        model(MLP((8,), 10, kernel_init=jax.nn.initializers.zeros))
+
+
+def test_fewer_units_than_the_rank_are_refused():
+    with pytest.raises(ValueError, match=r"rank=2 is larger than units=1"):
+        UnitsConfig(units=1)

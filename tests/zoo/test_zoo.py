@@ -52,6 +52,30 @@ def test_wrong_name_hash_and_shape_are_one_sentence(folder):
         zoo.load("mnist_fcn", folder=path)
 
 
+def test_a_folder_may_be_a_string(folder):
+    path, params = folder
+    loaded = zoo.load("mnist_fcn", folder=str(path))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables["params"], params)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is no zoo, it has no index.json"),
+        ("{", "index.json is damaged"),
+        ("[]", "index.json is damaged"),
+        ('{"mnist_fcn": {}}', "has no hash of mnist_fcn"),
+    ],
+)
+def test_folders_without_a_sound_index_are_one_sentence(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "index.json").write_text(text)
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.load("mnist_fcn", folder=tmp_path)
+    with pytest.raises(zoo.ZooError, match="is no zoo"):
+        zoo.load("mnist_fcn", folder=tmp_path / "absent")
+
+
 def test_parameters_of_another_network_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not those of mnist_cnn"):
         pretrained.export("mnist_cnn", {"head": {"kernel": np.zeros((3, 2))}}, {}, tmp_path)
