@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from synscale_jax.report.collect import ResultError
-from synscale_jax.training.runs import RunError
+from synscale_jax.training.runs import RunError, same_command
 
 
 def run_experiment(
@@ -36,7 +36,8 @@ def run_experiment(
     except (RunError, ResultError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:  # while nothing was training, or the second one
-        print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        again = same_command(getattr(config, "restart", False))
+        print(f"\nstopped; {again} goes on from the last checkpoint.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
