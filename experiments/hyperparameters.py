@@ -64,6 +64,8 @@ class SearchConfig:
     """Folder of runs and table."""
     draw: bool = False
     """Only draw the table of what is there."""
+    restart: bool = False
+    """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.methods if name not in STRENGTHS]:
@@ -123,7 +125,7 @@ def run(config: SearchConfig, folder: pathlib.Path) -> None:
                 config, data, method, number, name
             )
             jobs.append(Job(name, config.seed, _place(folder, name, config.seed)))
-    run_jobs(jobs, programs)
+    run_jobs(jobs, programs, restart=config.restart)
 
 
 def _place(folder: pathlib.Path, name: str, seed: int) -> pathlib.Path:

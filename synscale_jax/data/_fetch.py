@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+import tempfile
 import zipfile
 import zlib
 from typing import Any, NamedTuple
@@ -95,25 +96,27 @@ def _download(source: Source, path: pathlib.Path) -> None:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    part = f"{source.name}.part"
     downloader: Any = pooch.HTTPDownloader(timeout=_PATIENCE)
     try:
-        pooch.retrieve(
-            source.url,
-            None,  # checked below, as a sum over fields is none that pooch knows
-            fname=part,
-            path=path.parent,
-            downloader=downloader,
-        )
-        fetched = path.with_name(part)
-        if digest(fetched, source.fields) != source.sha256:
-            raise ValueError("what came is another file than was expected")
-        fetched.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A place of its own: another process may fetch the same file.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            part = pathlib.Path(folder) / source.name
+            pooch.retrieve(
+                source.url,
+                None,  # checked below, as a sum over fields is none that pooch knows
+                fname=part.name,
+                path=part.parent,
+                downloader=downloader,
+            )
+            if digest(part, source.fields) != source.sha256:
+                raise ValueError("what came is another file than was expected")
+            part.replace(path)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        if path.exists() and digest(path, source.fields) == source.sha256:
+            return  # another process had more luck meanwhile
         reason = str(error).splitlines()[0][:120]
         raise DataNotAvailable(
             f"{source.folder}/{source.name} is not in {path.parent} and could not be fetched from "
             f"{source.url} ({reason}): try again with a network, or put the file there yourself."
         ) from error
-    finally:
-        path.with_name(part).unlink(missing_ok=True)

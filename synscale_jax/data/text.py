@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import lzma
 import pathlib
 import re
 import tarfile
+import tempfile
 from collections import Counter
 
 import numpy as np
@@ -129,10 +129,9 @@ def _pack() -> None:
 
 
 def _write(path: pathlib.Path, lines: list[bytes]) -> None:
-    buffer = io.BytesIO(b"".join(lines))
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(lzma.compress(buffer.getvalue(), preset=1))
+    packed = lzma.compress(b"".join(lines), preset=1)
+    # A name of its own: another process may pack the same reviews.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        part = pathlib.Path(folder) / path.name
+        part.write_bytes(packed)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

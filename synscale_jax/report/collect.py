@@ -14,12 +14,30 @@ import numpy as np
 Results = dict[str, dict[str, list[dict[str, Any]]]]
 """Cell -> method -> result JSONs, one a seed, in the order of the seeds."""
 
+_AGAIN = "move its folder away and give the run's command again"
 _Column = Mapping[str, Sequence[Mapping[str, Any]]]
 _NEEDED = ("status", "seed", "model", "method", "config", "data", "steps_run", "steps_planned")
 
 
 class ResultError(ValueError):
     """Results that no table may be drawn from; the message is one sentence with the remedy."""
+
+
+class Result(dict[str, Any]):
+    """A result JSON that names its file where a table asks for what it lacks."""
+
+    def __init__(self, content: Mapping[str, Any], path: pathlib.Path) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise _lacks(self.path, key)
+
+
+def _lacks(path: pathlib.Path, key: str) -> ResultError:
+    return ResultError(
+        f"{path} has no {key!r}, so another version of synscale_jax wrote it: {_AGAIN}."
+    )
 
 
 def collect(folder: pathlib.Path, cells: Sequence[str], methods: Sequence[str]) -> Results:
@@ -40,7 +58,7 @@ def collect(folder: pathlib.Path, cells: Sequence[str], methods: Sequence[str]) 
     Raises:
       ResultError: if a result was written by another version of the library, is not where it
         belongs, did not run to its end, is there twice, or differs from its neighbours in more
-        than the seed.
+        than the seed; and later, by name, where a table asks a result for what it lacks.
     """
     results: Results = {}
     for cell in cells:
@@ -68,16 +86,10 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
         if not isinstance(result, dict):
             raise ValueError
     except ValueError:
-        print(
-            f"{path} is no JSON and left out: give the run's command again with --restart.",
-            file=sys.stderr,
-        )
+        print(f"{path} is no JSON and left out: {_AGAIN}.", file=sys.stderr)
         return None
     if missing := [name for name in _NEEDED if name not in result]:
-        raise ResultError(
-            f"{path} has no {missing[0]!r}, so another version of synscale_jax wrote it: run it "
-            "again with --restart, or move it away."
-        )
+        raise _lacks(path, missing[0])
     place = (path.parent.parent.name, path.parent.name)
     if place != (result["method"]["name"], f"seed{result['seed']}"):
         raise ResultError(
@@ -87,9 +99,9 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     if result["status"] == "finished" and result["steps_run"] != result["steps_planned"]:
         raise ResultError(
             f"{path} says finished after {result['steps_run']} of {result['steps_planned']} steps: "
-            "run it again with --restart."
+            f"{_AGAIN}."
         )
-    return result
+    return Result(result, path)
 
 
 def _check_settings(
@@ -124,12 +136,20 @@ def _name(run: Mapping[str, Any]) -> str:
 def _check_copies(folder: pathlib.Path, column: _Column) -> None:
     """Refuse one run under two seeds, which would count twice."""
     seen: dict[str, Mapping[str, Any]] = {}
-    for run in (run for runs in column.values() for run in runs if "state_hash" in run):
-        twin = seen.setdefault(run["state_hash"], run)
+    for run in (run for runs in column.values() for run in runs):
+        if "state_hash" in run:
+            same, what = run["state_hash"], "ended in the same weights"
+        elif "folds" in run and run["status"] == "finished":
+            # Older results of table V kept no hash.
+            same = json.dumps([run["folds"], run.get("history")])
+            what = "have the same figures in every fold and epoch"
+        else:
+            continue
+        twin = seen.setdefault(same, run)
         if twin is not run:
             raise ResultError(
-                f"{_name(twin)} and {_name(run)} below {folder} ended in the same weights, so one "
-                "is a copy of the other: remove it."
+                f"{_name(twin)} and {_name(run)} below {folder} {what}, so one is a copy of the "
+                "other: remove it."
             )
 
 
@@ -155,6 +175,6 @@ def correctness(run: Mapping[str, Any], images: int) -> np.ndarray:
     if len(packed) != -(-images // 8):
         raise ResultError(
             f"{_name(run)} kept answers to about {8 * len(packed)} test images, not to {images}: "
-            "run it again with --restart."
+            f"{_AGAIN}."
         )
     return np.unpackbits(packed, count=images).astype(bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -153,12 +154,11 @@ def _dot(axes: Any, line: int, dot: Dot) -> None:
 def save(figure: Any, path: pathlib.Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".png.partial")
-    try:
+    # A name of its own: another process may draw the same figure.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        scratch = pathlib.Path(folder) / path.name
         figure.savefig(scratch, dpi=150, format="png")
         os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _label(label: str, runs: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ import tyro
 
 from synscale_jax.data import DataNotAvailable
 from synscale_jax.report.collect import ResultError
-from synscale_jax.training.runs import RunError
+from synscale_jax.training.runs import RunError, same_command
 
 
 def run_experiment(
@@ -37,7 +37,8 @@ def run_experiment(
     except (RunError, ResultError, DataNotAvailable) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:  # while nothing was training, or the second one
-        print("\nstopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        again = same_command(getattr(config, "restart", False))
+        print(f"\nstopped; {again} goes on from the last checkpoint.", file=sys.stderr)
         raise SystemExit(130) from None
 
 

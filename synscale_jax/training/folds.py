@@ -104,16 +104,21 @@ class EpochMetrics(NamedTuple):
     test: Array  # shape=(epochs, folds): accuracy, or mean absolute error
 
 
-def fold_data(table: Table, folds: Sequence[Fold]) -> tuple[FoldData, np.ndarray]:
+def fold_data(
+    table: Table, folds: Sequence[Fold], lengths: Sequence[int] = (1, 1, 1)
+) -> tuple[FoldData, np.ndarray]:
     """Prepare a table for each fold and stack.
+
+    Args:
+      table: the rows.
+      folds: their numbers, fold by fold.
+      lengths: what training, validation and test part are padded to, at least.
 
     Returns:
       The arrays, and the range of the training targets in each fold (1 for classification).
     """
     prepared = [prepare(table, fold.train) for fold in folds]
-    parts = [
-        _padded([getattr(fold, part) for fold in folds]) for part in ("train", "validation", "test")
-    ]
+    parts = [_padded([fold[part] for fold in folds], length) for part, length in enumerate(lengths)]
     data = FoldData(
         jnp.asarray(np.stack([one.inputs for one in prepared])),
         jnp.asarray(np.stack([one.targets for one in prepared])),
@@ -126,8 +131,8 @@ def fold_data(table: Table, folds: Sequence[Fold]) -> tuple[FoldData, np.ndarray
     return data, np.array([one.target_range for one in prepared])
 
 
-def _padded(parts: Sequence[np.ndarray]) -> Rows:
-    index = np.zeros((len(parts), max(1, *map(len, parts))), np.int32)
+def _padded(parts: Sequence[np.ndarray], length: int) -> Rows:
+    index = np.zeros((len(parts), max(length, *map(len, parts))), np.int32)
     for row, part in zip(index, parts, strict=True):
         row[: len(part)] = part
     return Rows(jnp.asarray(index), jnp.asarray([len(part) for part in parts], jnp.int32))
@@ -166,10 +171,13 @@ class FoldProgram:
         self._models = [method.model(self.model) for method in methods]
         example = make_folds(table, 0, **self._partition)
         sizes = [len(fold.train) for fold in example]
-        # How large groups fall differs from seed to seed.
-        most = len(table.target) if config.grouped else max(sizes)
+        most, self._lengths = max(sizes), (1, 1, 1)
+        if config.grouped:
+            # How large groups fall differs from seed to seed; the sizes of the test parts do not.
+            most = len(table.target)
+            self._lengths = (most, max(1, int(config.validation * most)), 1)
         self.steps_per_epoch = -(-most // config.batch)
-        self._ragged = -(-min(sizes) // config.batch) < self.steps_per_epoch
+        self._ragged = config.grouped or -(-min(sizes) // config.batch) < self.steps_per_epoch
         self.adam = optax.adam(decayed(config, self.steps_per_epoch))
         self._after = [
             method.after_optimizer(self.layers, self.steps_per_epoch) for method in methods
@@ -191,7 +199,8 @@ class FoldProgram:
 
     def data(self, seed: int) -> tuple[FoldData, np.ndarray]:
         """The folds of a seed, see :func:`fold_data`."""
-        return fold_data(self.table, make_folds(self.table, seed, **self._partition))
+        folds = make_folds(self.table, seed, **self._partition)
+        return fold_data(self.table, folds, self._lengths)
 
     def init(self, seed: int) -> FoldState:
         """The state before the first step."""
@@ -258,6 +267,11 @@ class FoldProgram:
         def epoch(state: FoldState, number: Array) -> tuple[FoldState, EpochMetrics]:
             order = self._order(data.train, jax.random.fold_in(key, _SHUFFLE), number)
             positions = jnp.arange(order.size, dtype=jnp.int32).reshape(order.shape)
+            if self._ragged:  # empty steps first: what is due at an epoch's end meets rows
+                taken_steps = -(-data.train.count // self.config.batch)
+                order, positions = (
+                    jnp.roll(each, -taken_steps, axis=0) for each in (order, positions)
+                )
 
             def step(state: FoldState, batch: tuple[Array, Array]):
                 rows, position = batch
@@ -289,7 +303,7 @@ class FoldProgram:
         rows: Array,
         counts: Array,
     ) -> tuple[FoldState, Array]:
-        """One optimizer step on the rows that count; none at all where no row does."""
+        """One optimizer step on the rows that count; where none does, schedules go on alone."""
         inputs, targets = data.inputs[rows], data.targets[rows]
         drop_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), state.step)
 
@@ -321,7 +335,8 @@ class FoldProgram:
         params = optax.apply_updates(state.params, updates)
         new = FoldState(state.step + 1, params, adam, scaling)
         if self._ragged:  # folds differ in their number of steps
-            new = jax.tree.map(lambda a, b: jnp.where(counts.any(), a, b), new, state)
+            idle = _idle(state, new)
+            new = jax.tree.map(lambda a, b: jnp.where(counts.any(), a, b), new, idle)
         return new, plain
 
     def _loss(self, outputs: Array, targets: Array, counts: Array, class_weights: Array) -> Array:
@@ -354,6 +369,20 @@ def decayed(config: FoldConfig, steps_per_epoch: int, start: float | None = None
         config.decay,
         staircase=True,
     )
+
+
+def _idle(before: FoldState, after: FoldState) -> FoldState:
+    """The state after a step without rows: as before, but for the counts that schedules go by.
+
+    Schedules count the steps of epochs, and epochs have the same number of steps in every fold.
+    Adam's own count, ``adam[0].count``, is of its moments, and stays.
+    """
+    counted = jax.tree.map(
+        lambda a, b: b if jnp.issubdtype(b.dtype, jnp.integer) else a,
+        before.scaling,
+        after.scaling,
+    )
+    return before._replace(adam=(before.adam[0], after.adam[1]), scaling=counted)
 
 
 def _mean(values: Array, counts: Array) -> Array:

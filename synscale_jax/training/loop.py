@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import errno
-import hashlib
 import json
 import pathlib
 import sys
@@ -24,8 +23,15 @@ from synscale_jax.scaling._layers import leaves_by_path
 from synscale_jax.training.checkpoints import Checkpointer
 from synscale_jax.training.devices import replicated
 from synscale_jax.training.program import BaseProgram, TrainState
-from synscale_jax.training.provenance import provenance, write_json
-from synscale_jax.training.runs import Interrupted, RunError, Signals, run_folder, write_lines
+from synscale_jax.training.provenance import config_hash, provenance, state_hash, write_json
+from synscale_jax.training.runs import (
+    Interrupted,
+    RunError,
+    Signals,
+    run_folder,
+    same_command,
+    write_lines,
+)
 
 FIRST_STEPS = 50  # whose losses a result keeps, so that a rerun can be compared
 
@@ -94,7 +100,7 @@ def train(
       Busy: if another process is training it.
       Interrupted: after saving, when a signal asked to stop.
     """
-    identity = _identity(program, seed)
+    identity, again = _identity(program, seed), same_command(restart)
     with (
         run_folder(pathlib.Path(folder), identity, restart=restart) as folder,
         Signals() as signals,
@@ -104,16 +110,16 @@ def train(
             return _read(result_path)
         try:
             origin = provenance()  # before training: the checkout may move on meanwhile
-            outcome = _train(program, seed, folder, measures, show_progress, signals)
+            outcome = _train(program, seed, folder, measures, show_progress, signals, again)
             outcome["config_hash"] = config_hash(identity)
             result = {**identity, **outcome, "convolution": convolution_path(), **origin}
             write_json(result_path, result)
         except Exception as error:
             if _is_about_writing(error):
-                raise _cannot_write(folder, error) from error
+                raise _cannot_write(folder, error, again) from error
             raise
         if signals.received is not None:
-            print(f"\nfinished {folder}; the same command goes on from there.", file=sys.stderr)
+            print(f"\nfinished {folder}; {again} goes on from there.", file=sys.stderr)
             raise Interrupted(128 + signals.received)
         return _read(result_path)
 
@@ -125,6 +131,7 @@ def _train(
     measures: Measures,
     show_progress: bool,
     signals: Signals,
+    again: str,
 ) -> dict[str, Any]:
     """The run itself; returns when its last checkpoint is written."""
     key = jax.device_put(jax.random.key(seed), replicated(program.mesh))
@@ -142,7 +149,7 @@ def _train(
             dynamic_ncols=True,
             mininterval=0.1 if sys.stderr.isatty() else 30,  # spares log files
         ) as bar:
-            outcome = run.to_the_end(bar, signals)
+            outcome = run.to_the_end(bar, signals, again)
         checkpointer.wait()
     return outcome
 
@@ -173,7 +180,7 @@ class _Run:
         self.progress = Progress(**restored.extra)
         write_lines(self.folder / "metrics.jsonl", self.progress.history)
 
-    def to_the_end(self, bar: tqdm, signals: Signals) -> dict[str, Any]:
+    def to_the_end(self, bar: tqdm, signals: Signals, again: str) -> dict[str, Any]:
         """Train until the last step, divergence or a signal."""
         per_epoch, total = self.program.steps_per_epoch, self.program.total_steps
         step = int(self.state.step)
@@ -187,7 +194,7 @@ class _Run:
                 if step % per_epoch == 0:
                     self._end_epoch(step)
                 if signals.received is not None and step < total:
-                    self._stop(step, signals.received)
+                    self._stop(step, signals.received, again)
         except NotFiniteError as error:
             bar.write(str(error), file=sys.stderr)
             return self._outcome("diverged", message=str(error))
@@ -293,13 +300,13 @@ class _Run:
     def _save(self, step: int, metrics: dict[str, float] | None) -> None:
         self.checkpointer.save(step, self.state, dataclasses.asdict(self.progress), metrics)
 
-    def _stop(self, step: int, signal_number: int) -> None:
+    def _stop(self, step: int, signal_number: int, again: str) -> None:
         if step % self.program.steps_per_epoch:
             self._save(step, None)
         self.checkpointer.wait()
         print(
             f"\nsaved at step {step} of {self.program.total_steps} in {self.folder}; "
-            "the same command goes on from there.",
+            f"{again} goes on from there.",
             file=sys.stderr,
         )
         raise Interrupted(128 + signal_number)
@@ -342,20 +349,6 @@ class _Run:
                 first = self.program.init(self.key)
                 outcome["measured"] = self.measures.at_end(self.program, first, self.state)
         return {**outcome, "history": history}
-
-
-def state_hash(state: TrainState) -> str:
-    """SHA-256 over every array of a state, in hex: equal for runs that are equal to the bit."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(state):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def config_hash(identity: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of what runs share that differ in nothing but the seed."""
-    parts = {name: identity[name] for name in ("model", "method", "config", "data")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _first_bad(program: BaseProgram, state: TrainState) -> str:
@@ -412,11 +405,11 @@ def _is_about_writing(error: Exception) -> bool:
     return isinstance(error, OSError) or any(sign in str(error) for sign in signs)
 
 
-def _cannot_write(folder: pathlib.Path, error: Exception) -> RunError:
+def _cannot_write(folder: pathlib.Path, error: Exception, again: str) -> RunError:
     reason, remedy = str(error).splitlines()[0], "mend that"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error):
         reason, remedy = "the disk is full", "make room"
     return RunError(
-        f"cannot write to {folder} ({reason}): {remedy} and give the same command again, it goes "
-        "on from the last whole checkpoint."
+        f"cannot write to {folder} ({reason}): {remedy} and give {again} again, it goes on from "
+        "the last whole checkpoint."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,9 +11,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -35,6 +38,20 @@ def provenance() -> dict[str, Any]:
         else _processor(),
         "command": _command(sys.argv),
     }
+
+
+def state_hash(state: Any) -> str:
+    """SHA-256 over every array of a state, in hex: equal for runs that are equal to the bit."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def config_hash(identity: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what runs share that differ in nothing but the seed."""
+    parts = {name: identity[name] for name in ("model", "method", "config", "data")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,7 @@ class Interrupted(SystemExit):
 def run_folder(
     folder: pathlib.Path, identity: dict[str, Any], *, restart: bool = False
 ) -> Iterator[pathlib.Path]:
-    """Hold the folder of a run, made or taken up again.
+    """Hold the folder of a run, made or taken up again; a damaged ``result.json`` is set aside.
 
     Args:
       folder: the run's own folder.
@@ -56,7 +57,8 @@ def run_folder(
                 folder.mkdir()
             for leftover in folder.glob("*.partial"):  # of a process that was killed
                 leftover.unlink()
-            _agree(folder / "config.json", identity)
+            result = _whole_result(folder / "result.json")
+            _agree(folder / "config.json", identity, result)
         except BlockingIOError:
             raise Busy(
                 f"another process is training in {folder}: wait for it, or choose another --output."
@@ -76,10 +78,32 @@ def _free_name(name: str) -> str:
     return free
 
 
-def _agree(path: pathlib.Path, identity: dict[str, Any]) -> None:
+def read_result(path: pathlib.Path) -> dict[str, Any] | None:
+    """The content of a ``result.json``; None where there is none, or none that is whole."""
+    try:
+        result = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def _whole_result(path: pathlib.Path) -> dict[str, Any] | None:
+    """The result of a folder that is held; a damaged one is kept under another name."""
+    result = read_result(path)
+    if result is None and path.exists():
+        aside = _free_name(f"{path}.damaged")
+        path.rename(aside)
+        print(
+            f"{path} is damaged and kept as {aside}: the run goes on without it.", file=sys.stderr
+        )
+    return result
+
+
+def _agree(path: pathlib.Path, identity: dict[str, Any], result: dict[str, Any] | None) -> None:
     """Write the identity of a new run; refuse to go on with a run of other settings."""
-    identity = json.loads(json.dumps(identity))
     if not path.exists():
+        if result is not None:  # copied without its config.json
+            check_result(path.parent, result, identity)
         write_json(path, identity)
         return
     try:
@@ -89,16 +113,36 @@ def _agree(path: pathlib.Path, identity: dict[str, Any]) -> None:
             f"{path} is damaged, so that nobody can tell what run this was: choose another "
             "--output, or --restart to begin anew and keep the old run aside."
         ) from None
-    if earlier != identity:
-        ours, theirs = _flat(identity), _flat(earlier)
-        changed = "; ".join(
-            f"{name} was {theirs.get(name)} and is now {ours.get(name)}"
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name)
-        )
+    _refuse_changes(path.parent, _flat(earlier), _flat(json.loads(json.dumps(identity))))
+
+
+def check_result(folder: pathlib.Path, result: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a finished run of other settings; settings that an older result lacks are accepted.
+
+    Args:
+      folder: of the run.
+      result: the content of its ``result.json``.
+      identity: what the run should be.
+
+    Raises:
+      RunError: in one sentence that names what differs.
+    """
+    earlier = _flat({part: result[part] for part in identity if part in result})
+    ours = _flat(json.loads(json.dumps(identity)))
+    shared = {name: value for name, value in ours.items() if name in earlier}
+    _refuse_changes(folder, earlier, shared)
+
+
+def _refuse_changes(folder: pathlib.Path, earlier: dict[str, Any], ours: dict[str, Any]) -> None:
+    changed = "; ".join(
+        f"{name} was {earlier.get(name)} and is now {ours.get(name)}"
+        for name in sorted(ours.keys() | earlier.keys())
+        if ours.get(name) != earlier.get(name)
+    )
+    if changed:
         raise RunError(
-            f"{path.parent} holds a run with other settings ({changed}): choose another --output, "
-            "or --restart to begin anew and keep the old run aside."
+            f"{folder} holds a run with other settings ({changed}): choose another --output, or "
+            "--restart to begin anew and keep the old run aside."
         )
 
 
@@ -111,6 +155,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         for key, part in value.items()
         for name, leaf in _flat(part, f"{prefix}.{key}" if prefix else key).items()
     }
+
+
+def same_command(restart: bool) -> str:
+    """What to give to go on with a run that was stopped, for the message that says so."""
+    return "the command without --restart" if restart else "the same command"
 
 
 def write_lines(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

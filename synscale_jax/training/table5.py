@@ -16,12 +16,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from synscale_jax.data import DataNotAvailable, load_table
+from synscale_jax.data.tables import Table
 from synscale_jax.scaling import synscaw as synscaw_transform
 from synscale_jax.training import methods
-from synscale_jax.training.folds import EpochMetrics, FoldConfig, FoldProgram, decayed
+from synscale_jax.training.folds import (
+    EpochMetrics,
+    FoldConfig,
+    FoldProgram,
+    FoldState,
+    decayed,
+    table_model,
+)
 from synscale_jax.training.methods import Method
-from synscale_jax.training.provenance import provenance, write_json
-from synscale_jax.training.runs import Busy, Interrupted, RunError, Signals, run_folder
+from synscale_jax.training.provenance import config_hash, provenance, state_hash, write_json
+from synscale_jax.training.runs import (
+    Busy,
+    Interrupted,
+    RunError,
+    Signals,
+    check_result,
+    read_result,
+    run_folder,
+    same_command,
+)
 
 Unit = Literal["accuracy", "raw", "range", "mad"]
 READINGS = ("final", "best_on_validation", "best_on_test")
@@ -165,43 +182,31 @@ def run_rows(
       What other processes were doing.
 
     Raises:
-      RunError: if a table cannot be had, or a folder cannot be used.
+      RunError: if a table cannot be had, or a folder cannot be used or holds a run of other
+        settings.
       Interrupted: when a signal asked to stop.
     """
     elsewhere = []
     for row in rows:
+        try:
+            table = load_table(row)
+        except DataNotAvailable as error:
+            raise RunError(str(error)) from error
+        chosen = table5_methods(config, names, regression=not table.num_classes)
         program: FoldProgram | None = None
-        jobs = [
-            RowJob(row, method, seed)
-            for seed in seeds
-            for method in names
-            if not (method == "confidence_penalty" and ROWS[row].unit != "accuracy")
-        ]
-        for job in jobs:
-            place = folder / row / job.method / f"seed{job.seed}"
-            if (place / "result.json").exists() and not restart and program is None:
-                _check_settings(place / "result.json", config)
+        for seed, method in ((seed, method) for seed in seeds for method in chosen):
+            job = RowJob(row, method.name, seed)
+            place = folder / row / job.method / f"seed{seed}"
+            result = None if restart else read_result(place / "result.json")
+            if result is not None:
+                check_result(place, result, _identity(table, method, config, seed))
                 continue
             try:
-                program = program or make_program(row, names, config)
+                program = program or _program(table, chosen, config)
                 run_fold_job(program, job, place, restart=restart)
             except Busy:
                 elsewhere.append(job)
-            except DataNotAvailable as error:
-                raise RunError(str(error)) from error
     return elsewhere
-
-
-def _check_settings(path: pathlib.Path, config: FoldConfig) -> None:
-    """Refuse a finished run of other settings, without making its program."""
-    earlier, now = json.loads(path.read_text())["config"], dataclasses.asdict(config)
-    for name in now:
-        if earlier.get(name) != now[name]:
-            raise RunError(
-                f"{path.parent} holds a run with other settings ({name} was {earlier.get(name)} "
-                f"and is now {now[name]}): choose another --output, or --restart to begin anew and "
-                "keep the old run aside."
-            )
 
 
 def make_program(row: str, names: Sequence[str], config: FoldConfig) -> FoldProgram:
@@ -211,12 +216,14 @@ def make_program(row: str, names: Sequence[str], config: FoldConfig) -> FoldProg
       RunError: in one sentence, if the table cannot be cut into such folds.
     """
     table = load_table(row)
-    regression = not table.num_classes
-    chosen = table5_methods(config, names, regression=regression)
+    return _program(table, table5_methods(config, names, regression=not table.num_classes), config)
+
+
+def _program(table: Table, chosen: Sequence[Method], config: FoldConfig) -> FoldProgram:
     try:
         return FoldProgram(table, chosen, config)
     except ValueError as error:  # settings that do not go with the table
-        raise RunError(f"{row} cannot be trained so: {error}") from error
+        raise RunError(f"{table.name} cannot be trained so: {error}") from error
 
 
 def run_fold_job(
@@ -233,14 +240,14 @@ def run_fold_job(
       Interrupted: when a signal asked to stop.
     """
     number = [method.name for method in program.methods].index(job.method)
-    identity = _identity(program, number, job.seed)
+    identity = _identity(program.table, program.methods[number], program.config, job.seed)
     with run_folder(folder, identity, restart=restart) as folder, Signals() as signals:
         path = folder / "result.json"
-        if path.exists():
-            return json.loads(path.read_text())
+        if (done := read_result(path)) is not None:
+            return done
         origin = provenance()
         begin, processor = time.perf_counter(), time.process_time()
-        metrics, ranges, finite = _train(program, number, job, signals)
+        state, metrics, ranges, finite = _train(program, number, job, signals, restart)
         outcome = {
             "status": "finished" if finite else "diverged",
             "steps_run": program.config.epochs * program.steps_per_epoch,
@@ -251,8 +258,12 @@ def run_fold_job(
             "target": _target_scale(program),
             "folds": readings(metrics, ranges, classification=bool(program.table.num_classes)),
             "history": _history(metrics),
+            "config_hash": config_hash(identity),
         }
-        write_json(path, {**identity, **outcome, "convolution": "none", **origin})
+        if finite:
+            outcome["state_hash"] = state_hash(state)
+        result = {**identity, **outcome, "convolution": "none", **origin}
+        write_json(path, result)
         print(
             f"{job.row}, {job.method}, seed {job.seed}: {outcome['status']} after "
             f"{outcome['wall_seconds']:.1f} s",
@@ -262,8 +273,8 @@ def run_fold_job(
 
 
 def _train(
-    program: FoldProgram, number: int, job: RowJob, signals: Signals
-) -> tuple[EpochMetrics, np.ndarray, bool]:
+    program: FoldProgram, number: int, job: RowJob, signals: Signals, restart: bool
+) -> tuple[FoldState, EpochMetrics, np.ndarray, bool]:
     data, ranges = program.data(job.seed)
     state, keys = program.init(job.seed), program.keys(job.seed)
     parts = []
@@ -271,13 +282,17 @@ def _train(
         state, metrics = program.run(state, data, keys, number, first)
         parts.append(jax.device_get(metrics))
         if signals.received is not None:
-            print(f"\nstopped in {job}; the same command goes on before it.", file=sys.stderr)
+            print(
+                f"\nstopped in {job}; {same_command(restart)} goes on before it.", file=sys.stderr
+            )
             raise Interrupted(128 + signals.received)
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     weights = jax.tree.leaves(state.params)
     # Weights that are finite may still answer with what is not.
     finite = np.isfinite(whole.test[-1]).all() and all(jnp.isfinite(w).all() for w in weights)
-    return whole, ranges, bool(finite)
+    # The states of the program's other methods are none of this run's.
+    state = state._replace(scaling=state.scaling[number : number + 1])
+    return state, whole, ranges, bool(finite)
 
 
 def readings(metrics: EpochMetrics, ranges: np.ndarray, *, classification: bool) -> dict[str, Any]:
@@ -344,9 +359,9 @@ def _target_scale(program: FoldProgram) -> dict[str, float]:
     return {"range": float(np.ptp(target)), "mad": spread}
 
 
-def _identity(program: FoldProgram, number: int, seed: int) -> dict[str, Any]:
-    table, method = program.table, program.methods[number]
-    model = program.model
+def _identity(table: Table, method: Method, config: FoldConfig, seed: int) -> dict[str, Any]:
+    """What makes a run this run and no other; nothing is compiled for it."""
+    model = table_model(table)
     return {
         "model": {
             "kind": "MLP",
@@ -355,7 +370,7 @@ def _identity(program: FoldProgram, number: int, seed: int) -> dict[str, Any]:
             "activation": model.activation,
         },
         "method": {"name": method.name, **method.settings},
-        "config": dataclasses.asdict(program.config),
+        "config": dataclasses.asdict(config),
         "seed": seed,
         "data": {"name": table.name, "hash": table.data_hash},
     }

@@ -240,9 +240,30 @@ def test_a_wrong_file_from_the_server_is_not_kept(folders, tmp_path):
         patch.setattr(pooch, "retrieve", retrieve)
         with pytest.raises(DataNotAvailable, match="another file than was expected"):
             fetch(source("http://example.org/file.data"))
-        assert not [path for path in (folders / "cache").rglob("*") if path.is_file()]
+        assert not list((folders / "cache" / "some").iterdir())
         other.write_bytes(CONTENT)
         assert fetch(source("http://example.org/file.data")).read_bytes() == CONTENT
+
+
+def test_two_processes_that_fetch_at_once_do_not_meet(folders, monkeypatch):
+    """The other one fetches the file while this one does, or at last alone has it."""
+    import pooch
+
+    def retrieve(url, known_hash, fname, path, downloader):
+        (path / fname).write_bytes(CONTENT[:20])
+        if "inner" not in url:
+            assert fetch(source("http://example.org/inner")).read_bytes() == CONTENT
+        assert (path / fname).read_bytes() == CONTENT[:20]  # nobody else's
+        if "failing" in url:
+            raise OSError("cut off")
+        (path / fname).write_bytes(CONTENT)
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    for url in ("http://example.org/whole", "http://example.org/failing"):
+        path = fetch(source(url))
+        assert path.read_bytes() == CONTENT
+        assert list(path.parent.iterdir()) == [path]
+        path.unlink()
 
 
 def test_blanks_do_not_change_a_sum_over_fields(tmp_path):

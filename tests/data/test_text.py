@@ -1,6 +1,7 @@
 import hashlib
 import io
 import lzma
+import pathlib
 import tarfile
 
 import numpy as np
@@ -70,6 +71,33 @@ def test_packed_from_the_archive(small, monkeypatch):
     (small / source.name).write_bytes(archive.getvalue())
     assert len(load_imdb().train.labels) == 2
     assert lzma.decompress((small / "test.tsv.xz").read_bytes()) == TEST
+
+
+def test_two_processes_that_pack_at_once_do_not_meet(tmp_path, monkeypatch):
+    path, replace, depth = tmp_path / "train.tsv.xz", pathlib.Path.replace, []
+
+    def replacing(self, target):
+        depth.append(self)
+        if len(depth) == 1:
+            text._write(path, [TEST])  # the other process, to its end
+        return replace(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", replacing)
+    text._write(path, [TRAIN])
+    assert len(set(depth)) == 2
+    assert lzma.decompress(path.read_bytes()) == TRAIN
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_pack_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        text._write(tmp_path / "train.tsv.xz", [TRAIN])
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_vocabulary_is_refused():

@@ -6,6 +6,7 @@ import pytest
 from test_paper_tables import load
 
 from synscale_jax.data import load_images
+from synscale_jax.training.command_line import resolve
 
 
 def test_readings_are_trained_and_drawn(tmp_path, capsys):
@@ -90,6 +91,17 @@ def test_search_gives_every_method_the_same_trials(tmp_path, monkeypatch):
     program = search.program(config, load_images("digits"), "synscal", 0, "synscal-0")
     assert len(program.splits.train.labels) == 300
     assert program.splits.validation is not None
+
+
+def test_search_begins_anew_where_a_refusal_recommends_it(tmp_path, monkeypatch):
+    search, heard = load("hyperparameters"), []
+    monkeypatch.setattr(search, "load_images", lambda name: None)
+    monkeypatch.setattr(search, "run_jobs", lambda *_, restart: heard.append(restart))
+    presets = {"smoke": search.SearchConfig(preset="smoke")}
+    for arguments in ([], ["--restart"]):
+        config = resolve(search.SearchConfig, presets, ["--preset", "smoke", *arguments])
+        search.run(config, tmp_path)
+    assert heard == [False, True]
 
 
 def test_search_with_another_seed_has_a_table_of_its_own(tmp_path, monkeypatch):

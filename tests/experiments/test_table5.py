@@ -25,6 +25,7 @@ from synscale_jax.training.table5 import (
     ROWS,
     make_program,
     readings,
+    run_rows,
     table5_methods,
 )
 from synscale_jax.training.table5_headline import data_set_scores, headline
@@ -268,6 +269,10 @@ def test_results_carry_where_they_come_from(smoke):
     assert result["method"]["decay_epochs"] == 40
     assert {"versions", "commit", "cpu", "device", "wall_seconds"} <= result.keys()
     assert len(result["folds"]["best_on_test"]["figure"]) == 3
+    other = json.loads((path.parents[2] / "baseline" / "seed0" / "result.json").read_text())
+    assert len(result["state_hash"]) == len(result["config_hash"]) == 64
+    for name in ("state_hash", "config_hash"):
+        assert result[name] != other[name]
 
 
 def test_a_finished_row_is_not_run_again(smoke, monkeypatch):
@@ -293,6 +298,36 @@ def test_other_settings_are_refused_in_the_same_folder(smoke, done):
     with pytest.raises(RunError, match=r"epochs was 2 and is now 3"):
         module.main(other)
     path.write_text(held)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("method", "restore_norm"), ("data", "hash"), ("model", "activation"), ("config", "loss")],
+)
+def test_a_finished_run_of_another_identity_is_refused(smoke, part, name):
+    module, config = smoke
+    path = config.folder / "diabetes" / "synscaw" / "seed0" / "result.json"
+    held = path.read_text()
+    result = json.loads(held)
+    result[part][name] = "another"
+    path.write_text(json.dumps(result))
+    with pytest.raises(RunError, match=rf"{part}\.{name} was another and is now") as refused:
+        module.main(config)
+    assert "\n" not in str(refused.value)
+    del result[part][name]  # as in results of an older version
+    path.write_text(json.dumps(result))
+    assert run_rows(config.folder, config.rows, config.methods, (0,), config.train) == []
+    path.write_text(held)
+
+
+def test_a_damaged_result_is_kept_aside_and_run_again(smoke):
+    module, config = smoke
+    path = config.folder / "diabetes" / "baseline" / "seed0" / "result.json"
+    held = path.read_text()
+    path.write_text(held[:100])
+    module.main(config)
+    assert path.with_name("result.json.damaged").read_text() == held[:100]
+    assert json.loads(path.read_text())["state_hash"] == json.loads(held)["state_hash"]
 
 
 def test_rows_without_groups_are_refused_in_one_sentence():

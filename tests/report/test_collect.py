@@ -51,7 +51,7 @@ def test_half_written_result_is_left_out_and_named(put, tmp_path, capsys):
     put(result(seed=1), seed=1)
     assert [run["seed"] for run in read(tmp_path)["baseline"]] == [1]
     told = capsys.readouterr().err
-    assert "seed0/result.json is no JSON" in told and "--restart" in told
+    assert "seed0/result.json is no JSON" in told and "move its folder away" in told
     assert "seed2/result.json is no JSON" in told
 
 
@@ -85,6 +85,36 @@ def test_results_that_do_not_go_together_are_refused(runs, told, put, tmp_path):
     with pytest.raises(ResultError) as refused:
         read(tmp_path)
     assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["convolution", "test_correct", "folds", "measured", "versions"])
+def test_what_a_table_asks_for_and_a_result_lacks_is_refused_by_name(key, put, tmp_path):
+    put(result())
+    (run,) = read(tmp_path)["baseline"]
+    with pytest.raises(ResultError) as refused:
+        run[key]
+    told = str(refused.value)
+    assert f"seed0/result.json has no {key!r}" in told and "move its folder away" in told
+    assert run.get(key) is None and run["seed"] == 0
+
+
+def folds(figure):
+    return {"final": {"figure": [figure, 90.0], "epoch": [2, 2]}}
+
+
+def without_hash(seed, **changed):
+    return {k: v for k, v in result(seed=seed, **changed).items() if k != "state_hash"}
+
+
+def test_copies_without_a_hash_are_known_by_their_figures(put, tmp_path):
+    put(without_hash(0, folds=folds(91.0)), seed=0)
+    put(without_hash(1, folds=folds(92.0)), seed=1)
+    for seed in (2, 3):  # without figures: nothing tells them apart, and nothing is drawn
+        put(without_hash(seed, folds=folds(None), status="diverged"), seed=seed)
+    assert len(read(tmp_path)["baseline"]) == 4
+    put(without_hash(4, folds=folds(92.0)), seed=4)
+    with pytest.raises(ResultError, match=r"baseline, seed 1 and baseline, seed 4 .* is a copy"):
+        read(tmp_path)
 
 
 def test_methods_share_training_settings(put, tmp_path):

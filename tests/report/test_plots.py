@@ -3,7 +3,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from synscale_jax.report.plots import COLORS, learning_curves
+from synscale_jax.report.plots import COLORS, learning_curves, save
 
 LABELS = {"baseline": "baseline", "synscaw": "SynScaW", "synscal": "SynScaL"}
 
@@ -78,6 +78,36 @@ def test_diverged_runs_are_counted_in_the_legend(tmp_path, texts):
     learning_curves(results, LABELS, "a title", tmp_path / "figure.png")
     assert {"baseline", "SynScaW (1 of 2 diverged)", "SynScaL (1 of 1 diverged)"} < set(texts)
     assert share(tmp_path / "figure.png", COLORS["synscaw"]) > 1e-3
+
+
+def test_two_processes_that_draw_at_once_do_not_meet(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    path, savefig, drawn = tmp_path / "figure.png", Figure.savefig, []
+
+    def saving(figure, scratch, **settings):
+        drawn.append(scratch)
+        savefig(figure, scratch, **settings)
+        if len(drawn) == 1:
+            save(Figure(), path)  # the other process, to its end
+
+    monkeypatch.setattr(Figure, "savefig", saving)
+    save(Figure(), path)
+    assert len(set(drawn)) == 2
+    assert list(tmp_path.iterdir()) == [path] and Image.open(path).size
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def full(figure, scratch, **settings):
+        scratch.touch()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space"):
+        save(Figure(), tmp_path / "figure.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_single_epoch_is_visible(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from synscale_jax.data import load_table
 from synscale_jax.data.tables import Fold, make_folds
 from synscale_jax.scaling import synscal_regression
+from synscale_jax.training import methods
 from synscale_jax.training.folds import FoldConfig, FoldData, FoldProgram, Rows, fold_data
 from synscale_jax.training.table5 import table5_methods
 
@@ -85,18 +86,75 @@ def test_folds_side_by_side_and_padded_equal_folds_one_by_one(classifier, data, 
     close(metrics, same)
 
 
-def test_a_step_without_rows_changes_nothing():
-    """A fold that needs fewer steps than another ends where it would have ended alone."""
-    table = tiny_table(2)
-    config = FoldConfig(epochs=EPOCHS, batch=BATCH, folds=2, grouped=True, validation=0.2)
-    table = dataclasses.replace(table, groups=np.repeat(np.arange(20), 3).astype(np.int32))
-    program = FoldProgram(table, table5_methods(config, ["synscaw"]), config)
+def grouped_table():
+    groups = np.repeat(np.arange(20), 3).astype(np.int32)
+    return dataclasses.replace(tiny_table(2), groups=groups)
+
+
+def short_folds(table):
+    """Two folds with one step where an epoch has three."""
     rows = np.arange(60)
-    short = Fold(rows[:20], rows[20:30], rows[30:])  # one step of three
-    both, _ = fold_data(table, [short, short])
-    state, _ = train(program, 0, both, program.keys(0))
+    short = Fold(rows[:20], rows[20:30], rows[30:])
+    return fold_data(table, [short, short])[0]
+
+
+def test_a_step_without_rows_changes_nothing():
+    """A fold that needs fewer steps than another takes no more of them."""
+    table = grouped_table()
+    config = FoldConfig(epochs=EPOCHS, batch=BATCH, folds=2, grouped=True, validation=0.2)
+    program = FoldProgram(table, table5_methods(config, ["synscaw"]), config)
+    state, _ = train(program, 0, short_folds(table), program.keys(0))
     np.testing.assert_array_equal(state.step, [EPOCHS, EPOCHS])
     np.testing.assert_array_equal(state.adam[0].count, [EPOCHS, EPOCHS])
+
+
+def changes_by_epoch(method, **settings):
+    """How far a grouped fold with one step of three moves in each of four epochs."""
+    table = grouped_table()
+    config = FoldConfig(epochs=1, batch=BATCH, folds=2, grouped=True, **settings)
+    program = FoldProgram(table, [method(config)], config)
+    assert program.steps_per_epoch == 3
+    data, keys, state, changes = short_folds(table), program.keys(0), program.init(0), []
+    for epoch in range(4):
+        before = state.params["dense2"]["kernel"]
+        state, _ = program.run(state, data, keys, 0, epoch)
+        changes.append(float(jnp.linalg.norm(state.params["dense2"]["kernel"] - before)))
+    return changes
+
+
+@pytest.mark.parametrize(("name", "rate"), [("baseline", 1e-3), ("synscaw", 1e-9)])
+def test_rates_of_grouped_folds_decay_by_the_epoch(name, rate):
+    """Also where most steps of an epoch are empty; SynScaW moves weights by its own rate alone."""
+    first, second, third, fourth = changes_by_epoch(
+        lambda config: table5_methods(config, [name])[0],
+        learning_rate=rate,
+        decay=0.1,
+        decay_epochs=2,
+    )
+    assert second > 0.5 * first > 0
+    assert third < 0.3 * second and fourth > 0.5 * third
+
+
+def test_scaling_once_an_epoch_scales_grouped_folds_in_every_epoch():
+    changes = changes_by_epoch(lambda _: methods.synscaw(0.1, every_k="epoch"), learning_rate=1e-9)
+    assert min(changes) > 0.5 * max(changes) > 0
+
+
+def test_two_seeds_of_grouped_folds_compile_once():
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), generator.integers(1, 10, 12))[:60].astype(np.int32)
+    table = dataclasses.replace(tiny_table(2, rows=len(groups)), groups=groups)
+    config = FoldConfig(epochs=1, batch=BATCH, folds=2, grouped=True, validation=0.2)
+    program = FoldProgram(table, table5_methods(config, ["baseline"]), config)
+    longest = {
+        tuple(max(len(fold[part]) for fold in make_folds(table, seed, **program._partition))
+              for part in range(2))
+        for seed in (0, 1)
+    }  # fmt: skip
+    assert len(longest) == 2  # else nothing is tested
+    for seed in (0, 1):
+        train(program, 0, program.data(seed)[0], program.keys(seed), epochs=1)
+    assert program._run._cache_size() == 1
 
 
 def test_the_baseline_is_a_plain_loop():

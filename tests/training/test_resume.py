@@ -83,6 +83,19 @@ def test_signal_anywhere_resumes_to_the_bit(
     assert_goes_on(program, tmp_path / "run", straight)
 
 
+@pytest.mark.parametrize("chunk", [1, 9], ids=["saved", "finished"])
+def test_after_a_restart_the_command_without_it_goes_on(
+    chunk, program, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(program, "chunk", program.chunk)  # put back afterwards
+    job.before_chunk(program, chunk, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        train(program, 0, tmp_path / "run", restart=True, show_progress=False)
+    told = capfd.readouterr().err
+    assert "the command without --restart goes on from there" in told
+    assert "the same command" not in told
+
+
 def test_second_signal_acts_at_once_and_no_other_run_enters_the_folder(program, tmp_path):
     process = start(tmp_path / "run", "by_waiting")
     assert process.stdout.readline() == "begun\n", process.communicate()

@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import types
 
@@ -72,6 +73,29 @@ def test_damaged_identity_is_refused(program, tmp_path):
     with pytest.raises(RunError, match=r"config.json is damaged") as refused:
         train(program, 0, tmp_path, show_progress=False)
     one_sentence(refused)
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "fin', "null"])
+def test_damaged_result_is_kept_aside_and_made_again_from_the_checkpoint(
+    content, program, straight, tmp_path, monkeypatch, capfd
+):
+    folder = shutil.copytree(straight[0], tmp_path / "run")
+    (folder / "result.json").write_text(content)
+    monkeypatch.setattr(program, "chunk", lambda *_: pytest.fail("trained again"))
+    result = train(program, 0, folder, show_progress=False)
+    assert result["state_hash"] == straight[1]["state_hash"]
+    assert result["history"] == straight[1]["history"]
+    assert (folder / "result.json.damaged").read_text() == content
+    assert "result.json is damaged and kept as" in capfd.readouterr().err
+
+
+def test_copied_result_of_other_settings_is_refused(program, straight, tmp_path):
+    """Also where only the result was copied, without the run's config.json."""
+    (tmp_path / "result.json").write_text((straight[0] / "result.json").read_text())
+    with pytest.raises(RunError, match="seed was 0 and is now 1") as refused:
+        train(program, 1, tmp_path, show_progress=False)
+    one_sentence(refused)
+    assert train(program, 0, tmp_path, show_progress=False) == straight[1]
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
