@@ -88,7 +88,7 @@ def details(
 
 
 def by_layer(
-    column: Mapping[str, Sequence[Mapping[str, Any]]], labels: Mapping[str, str], quantity: Quantity
+    column: Mapping[str, Sequence[dict[str, Any]]], labels: Mapping[str, str], quantity: Quantity
 ) -> dict[str, list[str]]:
     """The quantity's mean over seeds in every layer, before training and after the last epoch."""
     if quantity.by_layer is None:
@@ -97,7 +97,7 @@ def by_layer(
     shown |= {labels[name]: ("final", column.get(name, ())) for name in labels}
     means: dict[str, dict[str, float]] = {}
     for heading, (when, runs) in shown.items():
-        each = [quantity.by_layer(run, when) for run in finished(list(runs)).values()]
+        each = [quantity.by_layer(run, when) for run in finished(runs).values()]
         if each:
             means[heading] = {n: fmean(one[n] for one in each) for n in each[0]}
     layers = list(dict.fromkeys(name for found in means.values() for name in found))

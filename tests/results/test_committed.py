@@ -1,6 +1,7 @@
 """Committed results are whole, their tables follow from them, and a rerun starts as they did."""
 
 import dataclasses
+import importlib
 import importlib.util
 import json
 import pathlib
@@ -78,6 +79,22 @@ def test_readings_are_what_their_results_say(tmp_path):
         cell = table.stem.removeprefix("readings_")
         readings.main(readings.ReadingsConfig(cell=cell, output=tmp_path, draw=True))
         assert (tmp_path / "laptop" / table.name).read_text() == table.read_text()
+
+
+def test_local_learning_is_what_its_results_say(tmp_path, monkeypatch):
+    """And every accuracy that the specification bounds is within its band."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")  # its report stands beside it
+    committed = ROOT / "results" / "bioplausible" / "mnist"
+    kept = "receptive_fields.png"  # of weights, which are not committed
+    for path in (path for path in committed.iterdir() if path.is_dir() or path.name == kept):
+        (tmp_path / path.name).symlink_to(path)
+    bioplausible = importlib.import_module("bioplausible")
+    bioplausible.main(
+        dataclasses.replace(bioplausible.PRESETS["laptop"], output=tmp_path, draw=True)
+    )
+    drawn = (tmp_path / "README.md").read_text()
+    assert drawn == (committed / "README.md").read_text()
+    assert ": yes |" in drawn and ": no |" not in drawn
 
 
 def test_candidates_for_the_default_are_what_their_results_say():
