@@ -105,7 +105,7 @@ def by_layer(
         return {}
     digits = quantity.digits
     return {"layer": [f"`{name}`" for name in layers]} | {
-        heading: [f"{found[name]:.{digits}f}" for name in layers]
+        heading: [f"{found[name]:.{digits}f}" if name in found else "" for name in layers]
         for heading, found in means.items()
     }
 

@@ -113,6 +113,11 @@ def test_divergence_by_layer_stands_beside_that_before_training():
         "SynScaW": ["0.0500"],
     }
     assert cell_layout.by_layer(cells, {"synscaw": "SynScaW"}, ERROR) == {}
+    for of_seed in cells["synscaw"]:  # a method may have other layers
+        found = of_seed["measured"]["final"]["weights"]
+        of_seed["measured"] = {"final": {"weights": {"head/encoder": found["head"]}}}
+    shown = cell_layout.by_layer(cells, {"synscaw": "SynScaW"}, WEIGHTS)
+    assert shown["layer"] == ["`head`", "`head/encoder`"] and shown["SynScaW"][0] == ""
 
 
 def test_primary_family_is_adjusted_over_all_six_whatever_was_run():
