@@ -357,7 +357,9 @@ class FoldProgram:
         targets = data.targets[part.index]
         loss = self._loss(outputs, targets, counts, data.class_weights)
         if self.table.num_classes:
-            return _mean((outputs.argmax(-1) == targets).astype(jnp.float32), counts), loss
+            # The largest of numbers that are none is the first: no answer, and never right.
+            right = (outputs.argmax(-1) == targets) & jnp.isfinite(outputs).all(-1)
+            return _mean(right.astype(jnp.float32), counts), loss
         return _mean(jnp.abs(outputs[:, 0] - targets), counts), loss
 
 

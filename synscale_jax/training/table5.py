@@ -168,7 +168,8 @@ def run_rows(
 
     A row is compiled once in each process, and not at all where nothing is left to do. Finished
     runs are not run again; one that was interrupted begins anew, which costs minutes at most. The
-    same command in several processes shares the work.
+    same command in several processes shares the work. A row whose table cannot be had is left out,
+    with a sentence on stderr.
 
     Args:
       folder: of all runs.
@@ -182,16 +183,12 @@ def run_rows(
       What other processes were doing.
 
     Raises:
-      RunError: if a table cannot be had, or a folder cannot be used or holds a run of other
+      RunError: if no table can be had, or a folder cannot be used or holds a run of other
         settings.
       Interrupted: when a signal asked to stop.
     """
     elsewhere = []
-    for row in rows:
-        try:
-            table = load_table(row)
-        except DataNotAvailable as error:
-            raise RunError(str(error)) from error
+    for row, table in _available(rows).items():
         chosen = table5_methods(config, names, regression=not table.num_classes)
         program: FoldProgram | None = None
         for seed, method in ((seed, method) for seed in seeds for method in chosen):
@@ -207,6 +204,21 @@ def run_rows(
             except Busy:
                 elsewhere.append(job)
     return elsewhere
+
+
+def _available(rows: Sequence[str]) -> dict[str, Table]:
+    """The tables that can be had; of the others one sentence each, before anything is trained."""
+    found, refusals = {}, []
+    for row in rows:
+        try:
+            found[row] = load_table(row)
+        except DataNotAvailable as error:
+            refusals.append(f"{ROWS[row].label} is left out: {error}")
+    if not found:
+        raise RunError("\n".join(refusals))
+    for refusal in refusals:
+        print(refusal, file=sys.stderr)
+    return found
 
 
 def make_program(row: str, names: Sequence[str], config: FoldConfig) -> FoldProgram:

@@ -15,9 +15,10 @@ from synscale_jax.analysis.significance import (
     corrected_t_test,
     student_t_test,
 )
+from synscale_jax.data import DataNotAvailable
 from synscale_jax.data.eeg import Segments
+from synscale_jax.training import table5, table5_sequences
 from synscale_jax.training import table5_report as report
-from synscale_jax.training import table5_sequences
 from synscale_jax.training.folds import EpochMetrics, FoldConfig
 from synscale_jax.training.runs import RunError
 from synscale_jax.training.table5 import (
@@ -283,6 +284,24 @@ def test_a_finished_row_is_not_run_again(smoke, monkeypatch):
         assert (config.folder / f"table5.{kind}").stat().st_size > 100
     text = (config.folder / "table5.md").read_text()
     assert "not comparable" in text and "best on test (optimistic)" in text
+
+
+def test_a_row_without_data_is_left_out_and_the_others_are_run(smoke, monkeypatch, capsys):
+    module, config = smoke
+
+    def load(row, whole=table5.load_table):
+        if row == "life_expectancy" or row == "thyroid":
+            raise DataNotAvailable("put the file there")
+        return whole(row)
+
+    monkeypatch.setattr(table5, "load_table", load)
+    module.main(dataclasses.replace(config, rows=("life_expectancy", *config.rows)))
+    said = capsys.readouterr().err.strip()
+    assert said == "Life expectancy is left out: put the file there"
+    assert "Not run: Life expectancy." in (config.folder / "table5.md").read_text()
+    module.main(dataclasses.replace(config, draw=True))
+    with pytest.raises(RunError, match=r"^Life expectancy is .* there\nThyroid is left out"):
+        module.main(dataclasses.replace(config, rows=("life_expectancy", "thyroid")))
 
 
 @pytest.mark.parametrize("done", [True, False])

@@ -203,6 +203,14 @@ def test_one_compilation_serves_all_methods_and_seeds(classifier, data):
     assert all(shape == shapes[0] for shape in shapes)
 
 
+def test_answers_that_are_no_numbers_are_never_right(classifier, data):
+    right = data._replace(targets=jnp.zeros_like(data.targets))  # what argmax makes of nan
+    state = classifier.init(0)
+    broken = state._replace(params=jax.tree.map(lambda w: w * jnp.nan, state.params))
+    _, metrics = classifier.run(broken, right, classifier.keys(0), 0, 0)
+    assert not metrics.test.any() and not metrics.validation.any()
+
+
 def test_synscaws_rate_decays_with_the_learning_rate():
     config = FoldConfig(epochs=4, batch=60, folds=2, learning_rate=1e-9, decay=0.5, decay_epochs=2)
     program = FoldProgram(tiny_table(2), table5_methods(config, ["synscaw"]), config)
