@@ -3,7 +3,8 @@
 The paper: "a parameter search trained on a 20% split of the MNIST training set while validating on
 the remaining 80%", with a learning rate of 0.0005 and γ of 0.01 (SynScaW) and 1.0 (SynScaL) as its
 result. It prints neither trials nor ranges: those here are ours, the same number for every method,
-drawn at random on a logarithmic scale. The test set is not looked at.
+drawn at random on a logarithmic scale; the combinations search γ with β = 1. The test set is not
+looked at.
 
     python experiments/hyperparameters.py                 # 10 trials a method
     python experiments/hyperparameters.py --draw          # only the table of what is there
@@ -40,8 +41,19 @@ STRENGTHS: Mapping[str, tuple[str, tuple[float, float], Callable[[float], Method
     "bottleneck": ("β", (1e-5, 0.1), methods.bottleneck),
     "synscaw": ("γ", (1e-3, 1.0), methods.synscaw),
     "synscal": ("γ", (0.03, 10.0), methods.synscal),
+    "synscaw_confidence_penalty": (
+        "γ",
+        (1e-3, 1.0),
+        lambda rate: methods.combined(methods.synscaw(rate), methods.confidence_penalty()),
+    ),
+    "synscal_confidence_penalty": (
+        "γ",
+        (0.03, 10.0),
+        lambda rate: methods.combined(methods.synscal(rate), methods.confidence_penalty()),
+    ),
 }
-"""Method -> what is searched for, between which ends, and the method with that strength."""
+"""Method -> what is searched for, between which ends, and the method with that strength; the
+combinations keep β at 1."""
 
 TRAINED = 12_000  # 20 % of MNIST's training set; the other 48 000 validate
 
