@@ -29,7 +29,7 @@ from synscale_jax.training.plasticity_units import UnitsConfig
 
 # What two epochs of few images can show: one of each kind.
 TRIED = ("fcn", "cnn2", "gupta3_2", "oja_single", "oja_clean", "mlp_alignment", "simple_cnn",
-         "cnn_fa", "units_power_fa", "units_power_v2", "units_clean", "units_3fa",
+         "cnn_fa", "units_power_fa", "units_power_v2_long", "units_clean", "units_3fa",
          "random_standard")  # fmt: skip
 
 

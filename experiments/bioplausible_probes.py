@@ -141,7 +141,7 @@ def power_units(study: Study, seed: int, *, published: bool) -> Attacked:
     attacked before it.
     """
     weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
-    name = "units_power_v2" if published else "units_clean"
+    name = "units_power_v2_long" if published else "units_clean"
     folder = _needed(study.folder / name / f"seed{seed}", f" --groups units --only {name}")
     units = jnp.asarray(weights)
     slope = json.loads((folder / "result.json").read_text())["config"]["slope"]

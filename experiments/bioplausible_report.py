@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -188,11 +189,11 @@ def curves(rows: Sequence[Row], results: Runs, title: str, path: pathlib.Path) -
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        axes.legend(frameon=False, fontsize=7, loc="best")
         if max(run["final"]["epoch"] for row in here for run in results[row.name]) > 30:
             axes.set_xscale("log")
     figure.axes[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, 60 * len(kinds)), fontsize=11)
     save(figure, path)
 
 

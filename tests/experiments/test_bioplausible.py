@@ -136,9 +136,11 @@ def test_attacks_and_tsne_of_networks_that_are_there(tiny, tmp_path, monkeypatch
     save_arrays(units / "weights.npz", {"weights": np.eye(784, 12, dtype=np.float32)})
     head = {"head": {"kernel": np.ones((12, 10), np.float32)}}
     finished(tmp_path / "units_clean" / "seed0", head, slope=37.0)
-    with pytest.raises(probes.RunError, match=r"units_power_v2.*--only units_power_v2 first"):
+    with pytest.raises(
+        probes.RunError, match=r"units_power_v2_long.*--only units_power_v2_long first"
+    ):
         probes.attack_all(config, study)
-    finished(tmp_path / "units_power_v2" / "seed0", head)
+    finished(tmp_path / "units_power_v2_long" / "seed0", head)
     probes.main(config)
     text = (tmp_path / "probes" / "README.md").read_text()
     assert "| competing units as published | ours |" in text and "35 test images" in text
@@ -158,7 +160,7 @@ def test_slope_of_each_network_is_in_the_scores_that_are_attacked(tiny, tmp_path
     weights = np.abs(np.random.default_rng(1).normal(size=(784, 6)).astype(np.float32)) / 100
     save_arrays(units_folder(study, 0) / "weights.npz", {"weights": weights})
     kernel = np.random.default_rng(2).normal(size=(6, 10)).astype(np.float32)
-    for name, slope in (("units_power_v2", 0.01), ("units_clean", 37.0)):
+    for name, slope in (("units_power_v2_long", 0.01), ("units_clean", 37.0)):
         finished(tmp_path / name / "seed0", {"head": {"kernel": kernel}}, slope=slope)
     pixels = tiny.train.images.reshape(40, -1) / np.float32(255)
     response = np.maximum(pixels @ weights, 0) ** 4.5
