@@ -73,18 +73,23 @@ def write_text(path: pathlib.Path, text: str) -> None:
         raise
 
 
+_FOLDERS = ("--output", "--runs")
+
+
 def _command(argv: list[str]) -> str:
     """What was typed, without folders: where results lie says nothing about them.
 
     >>> _command(["experiments/table1.py", "--seeds", "0", "1", "--output", "/home/me/runs"])
     'table1.py --seeds 0 1'
+    >>> _command(["bioplausible_probes.py", "--runs=elsewhere", "--data", "cifar10"])
+    'bioplausible_probes.py --data cifar10'
     """
     words = [pathlib.Path(argv[0]).name]
     skipped = False
     for word in argv[1:]:
-        if not skipped and word != "--output" and not word.startswith("--output="):
+        if not skipped and word.partition("=")[0] not in _FOLDERS:
             words.append(word)
-        skipped = word == "--output"
+        skipped = word in _FOLDERS
     return " ".join(words)
 
 
