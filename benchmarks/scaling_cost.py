@@ -17,17 +17,17 @@ import paired
 NETWORKS = ("mlp784", "mlp3072")
 SOMETIMES = 1.05  # the target of every reading that scales every tenth step or less
 
-PLAIN = {"restore_norm": False}
+PLAIN = {"restore_norm": False, "scale_output": True}
 
 # name: (arguments, target when scaling after every step); the first is the default.
 READINGS: dict[str, tuple[dict[str, Any], float | None]] = {
-    "closed form, norm restored (default)": ({"restore_norm": True}, 1.25),
+    "closed form, norm restored (default)": ({}, 1.25),
     "closed form": (PLAIN, 1.25),
     "closed form, per layer": ({**PLAIN, "granularity": "layer"}, 1.25),
     "sampled": ({**PLAIN, "target": "layer_noise_sampled"}, None),
     "uniform": ({**PLAIN, "target": "uniform"}, 1.05),
     "constant 0.1": ({**PLAIN, "target": 0.1}, 1.05),
-    "constant 0.1, norm restored": ({"restore_norm": True, "target": 0.1}, 1.05),
+    "constant 0.1, norm restored": ({"target": 0.1}, 1.05),
     "constant 0.1, measured on noise": ({**PLAIN, "target": 0.1, "measured_on": "noise"}, None),
 }
 

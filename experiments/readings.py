@@ -32,8 +32,10 @@ from synscale_jax.training.sweep import run_cells
 from synscale_jax.training.table_settings import PROTOCOLS
 
 
-def _synscaw(scaling_rate: float = 0.01, **reading) -> Method:
-    return methods.synscaw(scaling_rate, **{"restore_norm": False, **reading})
+def _synscaw(scaling_rate: float = 0.01, *, restore_norm: bool = False, **reading) -> Method:
+    """As printed where nothing else is said: every layer, and no norm restored."""
+    choices = {"restore_norm": restore_norm, "scale_output": True, **reading}
+    return methods.synscaw(scaling_rate, **choices)
 
 
 READINGS: Mapping[str, Callable[[], Method]] = {
@@ -54,14 +56,12 @@ READINGS: Mapping[str, Callable[[], Method]] = {
     "notebook": lambda: _synscaw(
         0.1, target=0.1, measured_on="noise", granularity="layer", clip=1.0, every_k="epoch"
     ),
-    "norm_restored-0.001": lambda: methods.synscaw(0.001, restore_norm=True),
-    "norm_restored": lambda: methods.synscaw(0.01, restore_norm=True),
-    "norm_restored-0.1": lambda: methods.synscaw(0.1, restore_norm=True),
-    "norm_restored-per_layer": lambda: methods.synscaw(
-        0.01, restore_norm=True, granularity="layer"
-    ),
-    "norm_restored-uniform": lambda: methods.synscaw(0.01, restore_norm=True, target="uniform"),
-    "norm_restored-constant": lambda: methods.synscaw(0.01, restore_norm=True, target=0.1),
+    "norm_restored-0.001": lambda: _synscaw(0.001, restore_norm=True),
+    "norm_restored": lambda: _synscaw(restore_norm=True),
+    "norm_restored-0.1": lambda: _synscaw(0.1, restore_norm=True),
+    "norm_restored-per_layer": lambda: _synscaw(restore_norm=True, granularity="layer"),
+    "norm_restored-uniform": lambda: _synscaw(restore_norm=True, target="uniform"),
+    "norm_restored-constant": lambda: _synscaw(restore_norm=True, target=0.1),
     "synscal-per_example": lambda: methods.synscal(1.0, reading="per_example"),
     "synscal-per_example_mean": lambda: methods.synscal(1.0, reading="per_example_mean"),
     "synscal-batch_mean": lambda: methods.synscal(1.0, reading="batch_mean"),

@@ -148,6 +148,7 @@ def readings_of_synscaw(runs: Iterable[Mapping[str, Any]]) -> str:
     found = {
         f"; SynScaW γ = {method['scaling_rate']:g}, every_k = {method['every_k']}"
         + (", norms restored" if method["restore_norm"] else "")
+        + (", output layer scaled" if method["scale_output"] else ", output layer left out")
         for method in (run["method"] for run in runs)
         if "every_k" in method
     }

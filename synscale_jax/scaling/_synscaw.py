@@ -76,7 +76,7 @@ def synscaw(
     max_relative_change: Number | None = None,
     restore_norm: bool = True,
     skip_silent_inputs: bool = False,
-    scale_output: bool = True,
+    scale_output: bool | None = None,
     layers: Sequence[Layer] | None = None,
     activation: Activation = "relu",
     mask: Any | Callable[[Any], Any] | None = None,
@@ -145,8 +145,9 @@ def synscaw(
         scaling shifts weight between synapses and cannot run away.
       skip_silent_inputs: leave out synapses whose input was zero throughout the batch; needs
         ``presynaptic=`` in ``update``.
-      scale_output: whether to scale the output layer, whose activity the task sets; False needs
-        ``layers``.
+      scale_output: whether to scale the output layer, whose activity the task sets. By default it
+        is left out where ``layers`` marks one, ``Layer(..., output=True)``; names alone do not tell
+        which layer it is, so without a table all are scaled, and False is refused.
       layers: the layer table, ``model.layer_table()`` or :func:`adapters.linen.layers_of`; without
         one every leaf called ``kernel`` is a layer (see :func:`layers_from_names`).
       activation: φ of every layer, where no table says it.
@@ -203,10 +204,15 @@ def synscaw(
             "and adapters' layers_of return it."
         )
     limits = Limits(clip, max_relative_change, restore_norm)
-    if not scale_output and (layers is None or not any(layer.output for layer in layers)):
+    if scale_output is False and not any(layer.output for layer in layers or ()):
         raise ValueError(
             "scale_output=False needs to know the output layer: give layers= a table with one "
             "Layer(..., output=True), as model.layer_table() and adapters' layers_of do."
+        )
+    if layers and not scale_output and all(layer.output for layer in layers):
+        raise ValueError(
+            f"layers= holds no layer but the output, {layers[-1].name}, which is left out: "
+            "scale_output=True scales it."
         )
 
     def table(params: Any) -> tuple[Layer, ...]:

@@ -196,7 +196,7 @@ def scaling_settings(config: MethodsConfig) -> dict[str, Any]:
 
 def _reading(settings: SynScaWSettings) -> str:
     """The target, and what else is not as in the paper's text."""
-    plain = SynScaWSettings(restore_norm=False)  # as the text has it
+    plain = SynScaWSettings(restore_norm=False, scale_output=True)  # as the text has it
     others = [
         f"{field.name} {getattr(settings, field.name)}"
         for field in dataclasses.fields(settings)

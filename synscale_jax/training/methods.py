@@ -33,9 +33,8 @@ _DEFAULT_READING = {
         "max_relative_change",
         "restore_norm",
         "skip_silent_inputs",
-        "scale_output",
     )
-}
+} | {"scale_output": False}  # every model here has a table that marks its output
 
 
 def _nothing(logits: Array, labels: Array) -> Array:
@@ -111,9 +110,10 @@ def synscaw(scaling_rate: float = 0.01, *, every_k: int | str = 1, **reading: An
         layers: Sequence[Layer], steps_per_epoch: int
     ) -> optax.GradientTransformation:
         steps: Any = steps_per_epoch if every_k == EVERY_EPOCH else every_k
-        return synscaw_transform(scaling_rate, every_k=steps, layers=layers, **reading)
+        chosen = {**_DEFAULT_READING, **reading}
+        return synscaw_transform(scaling_rate, every_k=steps, layers=layers, **chosen)
 
-    after_optimizer((Layer(("head",), output=True),), 1)  # refuses bad settings now
+    after_optimizer((Layer(("dense0",)), Layer(("head",), output=True)), 1)  # refuses bad settings
     return Method(
         "synscaw",
         "SynScaW",

@@ -41,6 +41,7 @@ NOTEBOOK = SynScaWSettings(
     clip=1.0,
     every_k="epoch",
     restore_norm=False,
+    scale_output=True,
 )
 """SynScaW as in the authors' notebook, which the port follows."""
 

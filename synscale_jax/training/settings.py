@@ -38,7 +38,7 @@ class SynScaWSettings:
     """Restore each neuron's weight norm after scaling."""
     skip_silent_inputs: bool = False
     """Leave out synapses whose input was silent throughout the batch."""
-    scale_output: bool = True
+    scale_output: bool = False
     """Scale the output layer, too."""
 
     def method(self) -> methods.Method:

@@ -35,6 +35,8 @@ def update(transform, params=PARAMS, **extra):
         ({"noise_batch": 0}, "noise_batch=0"),
         ({"activation": "relU"}, "activation='relU'.*relu"),
         ({"scale_output": False}, "layers="),
+        ({"scale_output": False, "layers": [ss.Layer(("a",))]}, "layers= a table with one Layer"),
+        ({"layers": [ss.Layer(("head",), output=True)]}, "but the output, head.*scale_output=True"),
     ],
 )
 def test_settings_are_refused_at_once(kwargs, message):

@@ -45,6 +45,25 @@ def test_notebook_golden_values(golden, case):
     np.testing.assert_allclose(kernel + change, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("scale_output", "table", "moved"),
+    [(None, True, {"dense"}), (False, True, {"dense"}), (True, True, {"dense", "head"}),
+     (None, False, {"dense", "head"})],
+)  # fmt: skip
+def test_the_output_layer_is_left_out_where_a_table_marks_it(scale_output, table, moved):
+    params = dense(np.ones((3, 2))) | {"head": dense(np.ones((2, 2)))["dense"]}
+    layers = (LAYER, ss.Layer(("head",), output=True)) if table else None
+    transform = ss.synscaw(
+        0.1, target=1.0, restore_norm=False, scale_output=scale_output, layers=layers
+    )
+    activity = {"dense": jnp.zeros(2), "head": jnp.zeros(2)}
+    updates, state = transform.update(
+        optax.tree.zeros_like(params), transform.init(params), params, activity=activity
+    )
+    assert {name for name in params if jnp.any(updates[name]["kernel"] != 0)} == moved
+    assert state.mean_gap.keys() == moved
+
+
 def test_equation_14_by_hand_on_two_neurons():
     # ẑ = 0.5 − activity = (0.2, −0.3); w + γ w² ẑ with γ = 0.1
     kernel = [[1.0, 2.0], [-1.0, -2.0]]

@@ -67,7 +67,7 @@ def test_combination_adds_the_losses_and_keeps_the_transform():
         both.loss(logits, LABELS), methods.confidence_penalty(0.5).loss(logits, LABELS)
     )
     program, state, *_ = trained("synscaw_confidence_penalty")
-    assert optax.tree.get(state.opt_state, "mean_gap").keys() == {"dense0", "head"}
+    assert optax.tree.get(state.opt_state, "mean_gap").keys() == {"dense0"}
     assert program.method.label == "SynScaW + confidence penalty"
 
 
