@@ -17,7 +17,7 @@ an interruption, and with --draw to draw what is there.
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import tyro
@@ -25,12 +25,14 @@ import tyro
 from synscale_jax.data.tables import overview as data_overview
 from synscale_jax.report import tables
 from synscale_jax.report.collect import Results
+from synscale_jax.report.plots import Dot
 from synscale_jax.training import table5_report as report
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.folds import FoldConfig
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.table5 import METHODS, PAPER_ROWS, ROWS, run_rows
 from synscale_jax.training.table5_headline import headline
+from synscale_jax.training.table5_sequences import sequence_dots
 
 RowName = Literal[
     "thyroid",
@@ -70,6 +72,8 @@ class Table5Config:
     """How each row is trained; grouped folds are refused for rows without groups."""
     output: pathlib.Path = pathlib.Path("runs/table5")
     """Runs are in <output>/<smoke, full or grouped>/<row>/<method>/seed<k>."""
+    sequences: pathlib.Path = pathlib.Path("runs/table5_sequences")
+    """Where table5_sequences.py put its runs; the figure shows them, too."""
     overview: bool = False
     """Only print what the rows are made of."""
     draw: bool = False
@@ -109,10 +113,16 @@ def main(config: Table5Config) -> None:
         if elsewhere:
             print(f"{len(elsewhere)} runs are another process's; --draw later.", file=sys.stderr)
     results = report.results_below(config.folder, config.rows, config.methods)
-    write(config.folder, results, [row for row in config.rows if row not in results])
+    missing = [row for row in config.rows if row not in results]
+    write(config.folder, results, missing, sequence_dots(config.sequences))
 
 
-def write(folder: pathlib.Path, results: Results, missing: Sequence[str]) -> None:
+def write(
+    folder: pathlib.Path,
+    results: Results,
+    missing: Sequence[str],
+    sequences: Mapping[str, Sequence[Dot]],
+) -> None:
     """Write ``table5.md``, ``.csv``, ``.tex`` and ``.png`` beside the runs, and print the table."""
     everything = [r for column in results.values() for runs in column.values() for r in runs]
     shown = report.overview(results, report.LIKE_THE_PAPER)
@@ -133,7 +143,7 @@ def write(folder: pathlib.Path, results: Results, missing: Sequence[str]) -> Non
     write_text(folder / "table5.md", "\n".join(parts))
     write_text(folder / "table5.tex", tables.latex(shown))
     write_text(folder / "table5.csv", report.as_csv(results))
-    drawn = ", .png" if report.draw(results, folder / "table5.png") else ""
+    drawn = ", .png" if report.draw(results, folder / "table5.png", more=sequences) else ""
     print(f"{tables.plain(shown)}\nTable and figure: {folder / 'table5'}.md, .csv, .tex{drawn}")
 
 

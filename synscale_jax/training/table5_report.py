@@ -328,19 +328,33 @@ def as_csv(results: Results) -> str:
     return buffer.getvalue()
 
 
-def draw(results: Results, path: pathlib.Path, reading: str = LIKE_THE_PAPER) -> bool:
+def draw(
+    results: Results,
+    path: pathlib.Path,
+    reading: str = LIKE_THE_PAPER,
+    more: Mapping[str, Sequence[Dot]] | None = None,
+) -> bool:
     """One panel a method, one line a row: difference to the baseline in points, with interval.
+
+    Args:
+      results: of tabular rows.
+      path: where the PNG goes.
+      reading: which epochs are read.
+      more: label of a method -> lines below those of the tables.
 
     Returns:
       Whether there was a method to draw, beside the baseline.
     """
     panels = {
-        label: [_dot(ROWS[name], column, method, reading) for name, column in results.items()]
+        label: [
+            *(_dot(ROWS[name], column, method, reading) for name, column in results.items()),
+            *(more or {}).get(label, ()),
+        ]
         for method, label in LABELS.items()
         if method != "baseline" and any(column.get(method) for column in results.values())
     }
     if panels:
-        note = "open diamonds: published; left of 0 is better than the baseline"
+        note = "open: published; left of 0 is better than the baseline"
         title = f"Table V, {READING_LABELS[reading]}"
         dots(panels, "Δ, % error or % of range", title, path, note)
     return bool(panels)

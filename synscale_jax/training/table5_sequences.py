@@ -18,7 +18,8 @@ from synscale_jax.analysis.significance import Interval, verdict
 from synscale_jax.data import DataNotAvailable, ImageSet, Split, load_images, load_imdb
 from synscale_jax.data.eeg import evaluation_windows, load_eeg, standardised, training_windows
 from synscale_jax.models import FrequencyDecompositionNetwork, RecurrentClassifier
-from synscale_jax.report.collect import finished
+from synscale_jax.report.collect import Results, collect, finished
+from synscale_jax.report.plots import Dot
 from synscale_jax.report.statistics import Estimate, estimate, spread
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.folds import FoldConfig
@@ -30,6 +31,7 @@ from synscale_jax.training.table5_report import LABELS, READING_LABELS, TIE, jud
 
 EEG = "epileptic_seizure"
 EEG_FOLDS = 10
+FAR = 10.0  # points; a published difference beyond is a triangle at the figure's edge
 PAPER_BEST_EPOCH = 5  # the latest mean epoch that the paper prints for the recurrent rows
 
 
@@ -220,14 +222,13 @@ def sequence_table(name: str, column: Mapping[str, Sequence[dict[str, Any]]]) ->
     The difference and the verdict are of the best epoch on the test set, as the paper's figure is.
     Runs that are shorter or on less data, by their own record, get no verdict, nor does the EEG.
     """
-    published, base = SEQUENCE_ROWS[name].published, finished(column.get("baseline", ()))
+    published = SEQUENCE_ROWS[name].published
     comparable = all(_whole(run["config"]) for runs in column.values() for run in runs)
     lines = []
     for method, runs in column.items():
         done = finished(runs)
         if not runs:
             continue
-        best = {seed: _best(run, "test", "test") for seed, run in done.items()}
         line = {
             "method": LABELS[method],
             "seeds": str(len(done)),
@@ -236,12 +237,13 @@ def sequence_table(name: str, column: Mapping[str, Sequence[dict[str, Any]]]) ->
             READING_LABELS["best_on_validation"]: _spread(
                 [_best(run, "validation", "test") for run in done.values()]
             ),
-            READING_LABELS["best_on_test"]: _spread(list(best.values())),
+            READING_LABELS["best_on_test"]: _spread(
+                [_best(run, "test", "test") for run in done.values()]
+            ),
             "published": f"{published[method]:.2f}",
         }
         if method != "baseline":
-            gaps = [best[s] - _best(base[s], "test", "test") for s in done if s in base]
-            gap = estimate(gaps) if gaps else None
+            gap = _gap(column, method)
             printed = published[method] - published["baseline"]
             line["Δ best on test [95 %]"] = _interval(gap)
             line["published Δ"] = f"{printed:+.2f}"
@@ -250,6 +252,52 @@ def sequence_table(name: str, column: Mapping[str, Sequence[dict[str, Any]]]) ->
     headings = list(dict.fromkeys(heading for line in lines for heading in line))
     columns = {heading: [line.get(heading, "") for line in lines] for heading in headings}
     return {heading: cells for heading, cells in columns.items() if any(cells)}
+
+
+def sequence_dots(folder: pathlib.Path) -> dict[str, list[Dot]]:
+    """Every row of sequences for table V's figure: difference to the baseline in points of error.
+
+    Args:
+      folder: of ``experiments/table5_sequences.py``.
+
+    Returns:
+      Label of a method -> a line a row, of which those not run, and the EEG, have the paper's
+      difference alone; empty where nothing was run.
+    """
+    results: Results = {}
+    for preset in ("laptop", "mnist"):
+        found = collect(folder / preset, tuple(SEQUENCE_ROWS), METHODS)
+        results |= {name: column for name, column in found.items() if any(column.values())}
+    if not results:
+        return {}
+    return {
+        LABELS[method]: [_line(name, results.get(name, {}), method) for name in SEQUENCE_ROWS]
+        for method in METHODS[1:]
+    }
+
+
+def _line(name: str, column: Mapping[str, Sequence[dict[str, Any]]], method: str) -> Dot:
+    row, gap = SEQUENCE_ROWS[name], None if name == EEG else _gap(column, method)
+    printed = row.published["baseline"] - row.published[method]
+    # Dropout on the EEG: 51 points would leave no room for the rest.
+    far = abs(printed) > FAR
+    mark, direction = (None, int(np.sign(printed))) if far else (printed, 0)
+    if gap is None:
+        return Dot(row.label, None, None, None, mark, direction)
+    found = _as_interval(gap)
+    low, high = (None, None) if found is None else (-found.high, -found.low)
+    return Dot(row.label, -gap.mean, low, high, mark, direction)
+
+
+def _gap(column: Mapping[str, Sequence[dict[str, Any]]], method: str) -> Estimate | None:
+    """Difference to the baseline in the paper's reading, in points of accuracy, over seeds."""
+    ours, base = (finished(column.get(name, ())) for name in (method, "baseline"))
+    gaps = [
+        _best(ours[seed], "test", "test") - _best(base[seed], "test", "test")
+        for seed in ours
+        if seed in base
+    ]
+    return estimate(gaps) if gaps else None
 
 
 def _whole(config: Mapping[str, Any]) -> bool:

@@ -16,8 +16,7 @@ from synscale_jax.analysis.significance import (
     student_t_test,
 )
 from synscale_jax.data import DataNotAvailable
-from synscale_jax.data.eeg import Segments
-from synscale_jax.training import table5, table5_sequences
+from synscale_jax.training import table5
 from synscale_jax.training import table5_report as report
 from synscale_jax.training.folds import EpochMetrics, FoldConfig
 from synscale_jax.training.runs import RunError
@@ -30,7 +29,6 @@ from synscale_jax.training.table5 import (
     table5_methods,
 )
 from synscale_jax.training.table5_headline import data_set_scores, headline
-from synscale_jax.training.table5_sequences import sequence_table
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 
@@ -365,66 +363,3 @@ def test_bad_command_lines_are_one_sentence(change, sentence):
     module = load("table5")
     with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(module.PRESETS["smoke"], **change)
-
-
-def sequence_run(method, seed, test, **config):
-    history = [
-        {"test_accuracy": t, "validation_accuracy": v}
-        for t, v in zip(test, (0.9, 0.8), strict=True)
-    ]
-    return {
-        "status": "finished",
-        "seed": seed,
-        "method": {"name": method},
-        "config": {"epochs": 5, "train_examples": None, "test_examples": None, **config},
-        "history": history,
-        "final": history[-1],
-    }
-
-
-def test_sequences_are_compared_on_the_papers_reading():
-    run = sequence_run
-    column = {
-        "baseline": [run("baseline", seed, (0.80, 0.85)) for seed in (0, 1)],
-        "synscaw": [run("synscaw", seed, (0.86, 0.84 + 0.03 * seed)) for seed in (0, 1)],
-    }
-    cells = sequence_table("imdb_gru", column)
-    assert cells["best on test (optimistic)"] == ["85.00 ± 0.00", "86.50 ± 0.71"]
-    assert cells["best on validation"] == ["80.00 ± 0.00", "86.00 ± 0.00"]
-    assert cells["Δ best on test [95 %]"][1].startswith("+1.50 [")
-    assert cells["verdict"][1] == "cannot tell"
-
-
-@pytest.mark.parametrize(
-    ("row", "seeds", "change", "said"),
-    [
-        ("mnist_gru", (0, 1), {}, "no test"),  # equal differences
-        ("mnist_gru", (0,), {}, "cannot tell"),
-        ("mnist_gru", (0, 1), {"epochs": 2}, "not comparable"),
-        ("mnist_gru", (0, 1), {"train_examples": 200}, "not comparable"),
-        ("epileptic_seizure", (0, 1), {}, "not run: needs an accelerator"),
-    ],
-)
-def test_verdicts_on_sequences(row, seeds, change, said):
-    column = {
-        name: [sequence_run(name, seed, (0.85 + gap, 0.84), **change) for seed in seeds]
-        for name, gap in (("baseline", 0.0), ("synscaw", 0.01))
-    }
-    cells = sequence_table(row, column)
-    assert cells["verdict"][1] == said
-    assert cells["Δ best on test [95 %]"][1] == "+1.00"
-
-
-def test_the_eegs_parts_share_no_segment(monkeypatch):
-    """Of segments that are told by their level: training, the validation tail, and test."""
-    level = np.arange(20, dtype=np.float32)
-    segments = Segments(np.repeat(level[:, None], 4097, 1), np.arange(20, dtype=np.int32) % 5, ())
-    monkeypatch.setattr(table5_sequences, "load_eeg", lambda: segments)
-    fold = table5_sequences.eeg_fold(0)
-    train, test = (split.images[:, 0] for split in (fold.train, fold.test))
-    assert (len(train), len(test)) == (18 * 57, 2 * 4)
-    body, tail = train[: -2 * 57], train[-2 * 57 :]
-    sets = [set(np.round(part, 4).tolist()) for part in (body, tail, test)]
-    assert [len(part) for part in sets] == [16, 2, 2]
-    assert len(set.union(*sets)) == 20
-    assert len(set(body[:50].tolist())) > 5  # mixed
