@@ -3,12 +3,14 @@
     python experiments/bioplausible_probes.py --preset smoke    # after the comparison's own smoke
     python experiments/bioplausible_probes.py                   # after bioplausible.py
 
-Needs the runs of ``experiments/bioplausible.py`` (``--runs``). Three probes:
+Needs the runs of ``experiments/bioplausible.py`` (``--runs``). Four probes:
 
 attack   accuracy against ε of x + ε sign(∂L/∂x), for the CNN, for competing units as published
          and with the slips mended, which are attacked before tanh; and the share of images whose
          gradient is exactly zero: such an image is never attacked, however weak the network.
 tsne     test images: pixels, the hidden layer of the CNN, the competing units.
+filters  how selective for a class the competing units are, beside random ones and backprop's, and
+         which pixels a decision hangs on.
 synscaw  SynScaW on top of each rule where a layer has an activity to regulate: does homeostasis
          help local learning?
 
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import bioplausible
+import bioplausible_filters
 import bioplausible_report
 import jax
 import jax.numpy as jnp
@@ -38,6 +41,7 @@ from synscale_jax.report.tables import markdown
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.plasticity_jobs import (
     Study,
+    random_units,
     responses,
     root_mean_square,
     run_study,
@@ -70,7 +74,12 @@ class Config:
     """Which runs: those of the comparison's preset."""
     data: Literal["mnist", "cifar10"] = "mnist"
     """Image set."""
-    probes: tuple[Literal["attack", "tsne", "synscaw"], ...] = ("attack", "tsne", "synscaw")
+    probes: tuple[Literal["attack", "tsne", "filters", "synscaw"], ...] = (
+        "attack",
+        "tsne",
+        "filters",
+        "synscaw",
+    )
     """Which probes."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the runs."""
@@ -304,6 +313,35 @@ def tsne_figure(config: Config, study: Study) -> str:
     return f"## t-SNE of {len(labels)} test images\n\n![t-SNE](tsne.png)\n"
 
 
+def filters(config: Config, study: Study) -> str:
+    """Class selectivity of units that compete, are random or learned by backprop; saliency."""
+    seed, folder = config.seeds[0], study.folder / "probes"
+    test = study.images.test
+    images, labels = test.images[: config.images], test.labels[: config.images]
+    competing = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
+    layers = {
+        "competing units": (competing, 0.0),
+        "random units": (random_units(seed, competing.shape), 0.0),
+    }
+    backprop = study.folder / "units_backprop" / f"seed{seed}"
+    if (backprop / "result.json").exists():
+        hidden = load_variables(backprop)["params"]["dense0"]
+        layers["backprop"] = (hidden["kernel"], hidden["bias"])
+    pixels = images.reshape(len(images), -1).astype(np.float32) / 255
+    answers = {name: np.maximum(pixels @ w + b, 0) for name, (w, b) in layers.items()}
+    table = bioplausible_filters.selectivity_figure(answers, labels, folder / "selectivity.png")
+    networks = {
+        "CNN": cnn(study, seed)[0],
+        "competing units, mended": power_units(study, seed, published=False)[0],
+    }
+    bioplausible_filters.saliency_figure(networks, images, labels, folder / "saliency.png")
+    return (
+        f"## Class selectivity of {len(images)} test images' answers\n\n{table}\n\n"
+        "![Class selectivity](selectivity.png)\n\n## Pixels that the winning score hangs on\n\n"
+        "![Saliency](saliency.png)\n"
+    )
+
+
 def scaling_table(config: Config, study: Study) -> str:
     """Every rule with SynScaW on top beside the same without."""
     first = f"seed{config.seeds[0]}"
@@ -335,13 +373,24 @@ def scaling_table(config: Config, study: Study) -> str:
     return f"## SynScaW on top of each rule\n\n{markdown(columns)}\n\n{note}"
 
 
+PROBES: dict[str, Callable[[Config, Study], str]] = {
+    "attack": attack_all,
+    "tsne": tsne_figure,
+    "filters": filters,
+    "synscaw": scaling_table,
+}
+
+
 def main(config: Config) -> None:
-    """Probe, write and print."""
+    """Probe, and write and print what this and earlier calls found."""
     study = comparison_of(config).study()
-    made = {"attack": attack_all, "tsne": tsne_figure, "synscaw": scaling_table}
-    parts = [made[probe](config, study) for probe in config.probes]
+    folder = study.folder / "probes"
+    for probe in config.probes:
+        write_text(folder / f"{probe}.md", PROBES[probe](config, study))
+    found = [folder / f"{probe}.md" for probe in PROBES]
+    parts = [path.read_text() for path in found if path.exists()]
     text = "\n".join([f"# Probes, {study.data}\n", *parts])
-    write_text(study.folder / "probes" / "README.md", text)
+    write_text(folder / "README.md", text)
     print(text)
     print(json.dumps(provenance()["versions"]))
 

@@ -288,9 +288,13 @@ class Features:
             # Without the folder's lock, which another reader may hold.
             path = units_folder(self._study, seed) / "weights.npz"
             return jnp.asarray(load_arrays(path)["weights"])
-        shape = (self._study.size.inputs, self._study.units.units)
-        weights = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), shape)
-        return weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
+        return random_units(seed, (self._study.size.inputs, self._study.units.units))
+
+
+def random_units(seed: int, shape: tuple[int, int]) -> Array:
+    """Units (inputs, units) of length 1 that learned nothing."""
+    weights = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), shape)
+    return weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
 
 
 def root_mean_square(inputs: Any) -> float:

@@ -127,7 +127,12 @@ def test_attacks_and_tsne_of_networks_that_are_there(tiny, tmp_path, monkeypatch
     probes = load("bioplausible_probes")
     monkeypatch.setattr(Study, "images", tiny)
     config = probes.Config(
-        preset="smoke", probes=("attack", "tsne"), seeds=(0,), images=20, points=35, runs=tmp_path
+        preset="smoke",
+        probes=("attack", "tsne", "filters"),
+        seeds=(0,),
+        images=20,
+        points=35,
+        runs=tmp_path,
     )
     study = probes.comparison_of(config).study()
     finished(tmp_path / "simple_cnn" / "seed0", drawn(DropoutCNN(SIMPLE, 10)))
@@ -141,15 +146,35 @@ def test_attacks_and_tsne_of_networks_that_are_there(tiny, tmp_path, monkeypatch
     ):
         probes.attack_all(config, study)
     finished(tmp_path / "units_power_v2_long" / "seed0", head)
-    probes.main(config)
+    for probe in config.probes:  # what was found before stays
+        probes.main(dataclasses.replace(config, probes=(probe,)))
     text = (tmp_path / "probes" / "README.md").read_text()
     assert "| competing units as published | ours |" in text and "35 test images" in text
-    for name in ("attack.png", "tsne.png"):
+    assert "| random units | 12 |" in text
+    for name in ("attack.png", "tsne.png", "selectivity.png", "saliency.png"):
         assert (tmp_path / "probes" / name).stat().st_size > 5_000
     found = json.loads((tmp_path / "probes" / "attack.json").read_text())["results"]
     for runs in found.values():
         accuracy = runs[0]["accuracy"]
         assert len(accuracy) == 7 and accuracy[0] == max(accuracy)
+
+
+def test_selectivity_of_units_for_all_for_one_and_for_none():
+    filters = load("bioplausible_filters")
+    labels = np.array([0, 0, 1, 2])
+    answers = np.array([[1.0, 1, 0, 2], [1, 3, 0, 0], [1, 0, 0, 0.5], [1, 0, 0, 0.5]])
+    found = filters.class_selectivity(answers, labels)
+    np.testing.assert_allclose(found, [0, 1, np.nan, 1 / 3])
+
+
+def test_saliency_is_the_gradient_of_the_winning_score():
+    filters = load("bioplausible_filters")
+    kernel = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    images = np.full((2, 2, 2, 3), 100, np.uint8)
+    seen = filters.saliency(lambda pixels: pixels.reshape(2, -1) @ kernel, images)
+    winner = (images.reshape(2, -1) @ kernel).argmax(-1)
+    expected = np.abs(kernel.T[winner]).reshape(images.shape).max(-1)
+    np.testing.assert_allclose(seen, expected, rtol=1e-6)
 
 
 def test_slope_of_each_network_is_in_the_scores_that_are_attacked(tiny, tmp_path, monkeypatch):
