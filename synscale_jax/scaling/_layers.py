@@ -77,22 +77,26 @@ def leaves_by_path(tree: Any) -> dict[Path, Any]:
     return {path_of(key_path): leaf for key_path, leaf in leaves}
 
 
-def layers_from_names(params: Any, activation: Activation = "relu") -> tuple[Layer, ...]:
+def layers_from_names(
+    params: Any, activation: Activation = "relu", *, head: str | None = None
+) -> tuple[Layer, ...]:
     """Derive the layer table from the parameters' own names.
 
     Every leaf called ``kernel`` is a layer: the ``bias`` beside it is its bias, the last axis is
-    postsynaptic, no normalisation, and none is marked as the output layer. Leaves with other
-    names (``embedding``, ``scale``) are no layers.
+    postsynaptic, and there is no normalisation. Leaves with other names (``embedding``, ``scale``)
+    are no layers.
 
     Args:
       params: a tree of parameters, as nested dicts or an nnx state.
       activation: φ of every layer.
+      head: name of the output layer, with ``/`` between modules; None marks none.
 
     Returns:
       One :class:`Layer` a kernel, in the tree's order.
 
     Raises:
-      ValueError: if there is no kernel, or one whose postsynaptic axis its name does not tell.
+      ValueError: if there is no kernel, or one whose postsynaptic axis its name does not tell, or
+        no layer of the head's name.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -109,12 +113,16 @@ def layers_from_names(params: Any, activation: Activation = "relu") -> tuple[Lay
         bias = leaves.get((*path[:-1], "bias"))
         _refuse_unclear_axes(path[:-1], kernel, bias)
         name = None if bias is None else "bias"
-        table.append(Layer(path[:-1], bias=name, activation=activation))
+        output = head == "/".join(path[:-1])
+        table.append(Layer(path[:-1], bias=name, activation=activation, output=output))
     if not table:
         found = ", ".join("/".join(path) for path in leaves) or "an empty tree"
         raise ValueError(
             f"no leaf called 'kernel' to scale among {found}: name the layers with layers=."
         )
+    if head is not None and not any(layer.output for layer in table):
+        found = ", ".join(layer.name for layer in table)
+        raise ValueError(f"head={head!r} is no layer with a kernel: use one of {found}.")
     return tuple(table)
 
 

@@ -201,7 +201,7 @@ def test_rate_table_shows_divergence_and_settings_of_the_runs():
     config = module.InformationConfig(strengths=(1e-3, 1e-1), features=7)
     runs = curve(module, {1e-3: 0.0, 1e-1: 0.0}, seeds=(0, 1))
     bounds = {"features": 32, "samples": 12, "mode": "joint"}
-    reading = {"scaling_rate": 0.02, "every_k": 3, "restore_norm": True}
+    reading = {"scaling_rate": 0.02, "every_k": 3, "restore_norm": True, "scale_output": False}
     for name, run in ((name, run) for name, found in runs.items() for run in found):
         at = module.point(run)
         flags = [f"rate {at['rate']:.2f} exceeds log2 300 = 8.23: no information"]
@@ -216,7 +216,7 @@ def test_rate_table_shows_divergence_and_settings_of_the_runs():
     assert "| with SynScaW | 0.1 | 1, 1 diverged |" in text
     assert "| with SynScaW | 0.001 | not run |" in text
     assert "Bits after 4 epochs" in text and "joint, N = 32, 12 samples" in text
-    assert "SynScaW γ = 0.02, every_k = 3, norms restored; 300 test examples" in text
+    assert "every_k = 3, norms restored, output layer left out; 300 test examples" in text
     assert "- rate, 5 of 5 runs, 10.00 to 41.00: exceeds log2 300 = 8.23: no information" in text
     with pytest.raises(ValueError, match="laptop protocol has no cell mnist-port_mlp"):
         module.InformationConfig(cell="mnist-port_mlp")

@@ -113,3 +113,14 @@ def test_flax_variables_with_their_outer_params_are_understood():
     transform = ss.synscaw(0.5, target=0.5, restore_norm=False)
     updates, _ = update(transform, variables, activity={"dense": jnp.zeros(2)})
     assert float(jnp.abs(updates["params"]["dense"]["kernel"]).max()) > 0
+
+
+def test_a_head_among_the_names():
+    params = {"a": PARAMS, "head": PARAMS["dense"]}
+    marked = [layer.name for layer in ss.layers_from_names(params, head="a/dense") if layer.output]
+    assert marked == ["a/dense"]
+    assert not any(layer.output for layer in ss.layers_from_names(params))
+    with pytest.raises(
+        ValueError, match=r"head='out' is no layer with a kernel: use .*a/dense, head"
+    ):
+        ss.layers_from_names(params, head="out")

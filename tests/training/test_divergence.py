@@ -36,7 +36,7 @@ def strict(text):
 
 
 def test_huge_scaling_rate_diverges_and_says_where(tmp_path, monkeypatch, capfd):
-    program = job.make_program(methods.synscaw(1e6, restore_norm=False))
+    program = job.make_program(methods.synscaw(1e6, restore_norm=False, scale_output=True))
     result = train(program, 0, tmp_path / "run", show_progress=False)
     assert result["status"] == "diverged" and result["steps_planned"] == 36
     # The weights grow until what they carry overflows.

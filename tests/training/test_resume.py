@@ -128,7 +128,7 @@ def test_result_says_where_it_comes_from(straight):
     assert {"jax", "flax", "optax"} < set(result["versions"])
     assert result["convolution"] and result["device"] and result["steps_run"] == 36
     assert [row["epoch"] for row in result["history"]] == [1, 2, 3]
-    assert set(result["history"][0]["mean_gap"]) == {"dense0", "head"}
+    assert set(result["history"][0]["mean_gap"]) == {"dense0"}
     assert result["history"][-1] == result["final"]
     best = result["best_on_validation"]["accuracy"]
     assert best["validation_accuracy"] == max(r["validation_accuracy"] for r in result["history"])
