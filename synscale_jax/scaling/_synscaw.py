@@ -122,15 +122,14 @@ def synscaw(
     As the text has it (``restore_norm=False, scale_output=True``) the rule diverges: dw/dt = γ ẑ w²
     reaches infinity in finite time wherever the gap does not close. On the paper's MNIST network it
     took 7 epochs at γ = 0.01 and one at 0.1, with a sampled target and without the output layer no
-    longer. The
-    default restores each neuron's weight norm after scaling and leaves the output layer out. Of
-    what keeps weights below 10 for 200 epochs at γ 0.01 and 0.1 it is the closest to the text with
-    which no network of three is worse than its baseline beyond chance: held-out error 1.97, 1.78
-    and 1.79 % at 0.01 and 1.79, 1.70 and 1.75 % at 0.1, against 1.85, 1.64 and 1.67 %. It is not
-    harmless: at 24 epochs, with ten seeds, γ = 0.01 ends at 2.22 % test error against 1.63 %
-    (Δ +0.33 to +0.82 points). With the output layer scaled, too, as without a table, two of the
-    three are worse at 0.01 (2.01, 1.95 and 2.16 %). ``experiments/default_reading.py`` has every
-    candidate's figures.
+    longer. The default restores each neuron's weight norm after scaling and leaves the output layer
+    out. Of what keeps weights below 10 for 200 epochs at γ 0.01 and 0.1 it is the closest to the
+    text with which no network of three is worse than its baseline beyond chance: held-out error
+    1.97, 1.78 and 1.79 % at 0.01 and 1.79, 1.70 and 1.75 % at 0.1, against 1.85, 1.64 and 1.67 %.
+    It is not harmless: at 24 epochs, with ten seeds, γ = 0.01 ends at 2.22 % test error against
+    1.63 % (Δ +0.33 to +0.82 points). With the output layer scaled, too, as without a table, two of
+    the three are worse at 0.01 (2.01, 1.95 and 2.16 %). ``experiments/default_reading.py`` has
+    every candidate's figures.
 
     Args:
       scaling_rate: γ, a number of 0 or more or a schedule of the step count.

@@ -55,6 +55,14 @@ class MLPConfig(ComparisonConfig):
     hidden: tuple[int, ...] = (1024, 1024)
     """Widths of the hidden layers; the paper's are 1024 1024, the port's 1024."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.hidden and "synscaw" in self.methods and not self.synscaw.scale_output:
+            raise ValueError(
+                "hidden=() has no layer but the output, which SynScaW leaves out: give widths, or "
+                "--synscaw.scale-output."
+            )
+
 
 def mlp_presets() -> dict[str, MLPConfig]:
     """The presets of the MLP experiments, by name."""

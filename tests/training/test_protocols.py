@@ -10,6 +10,7 @@ import pytest
 
 from synscale_jax.training import methods
 from synscale_jax.training.config import TrainConfig, make_optimizer
+from synscale_jax.training.mlp_protocols import MLPConfig
 from synscale_jax.training.program import Program, split_data
 
 
@@ -76,6 +77,7 @@ def test_splits_do_not_meet():
         (lambda: methods.synscaw(0.1, norm_reading="none"), "none"),
         (lambda: methods.synscal(-1.0), "scaling_rate=-1.0"),
         (lambda: methods.synscal(1.0, reading="total"), "reading='total'"),
+        (lambda: MLPConfig(hidden=()), "hidden=() has no layer but the output"),
     ],
 )
 def test_impossible_methods_are_refused(make, shown):
