@@ -180,7 +180,7 @@ def synscaw(
       The authors' notebook, for 600 steps an epoch:
 
       >>> notebook = ss.synscaw(0.1, target=0.1, measured_on="noise", granularity="layer",
-      ...                       clip=1.0, every_k=600, restore_norm=False)
+      ...                       clip=1.0, every_k=600, restore_norm=False, scale_output=True)
 
       Under ``inject_hyperparams`` callables and counts must be kept static:
 

@@ -105,21 +105,21 @@ def synscaw(scaling_rate: float = 0.01, *, every_k: int | str = 1, **reading: An
     Raises:
       ValueError: if an argument is none that ``synscaw`` takes; at once.
     """
+    chosen = {**_DEFAULT_READING, **reading}
 
     def after_optimizer(
         layers: Sequence[Layer], steps_per_epoch: int
     ) -> optax.GradientTransformation:
         steps: Any = steps_per_epoch if every_k == EVERY_EPOCH else every_k
-        chosen = {**_DEFAULT_READING, **reading}
         return synscaw_transform(scaling_rate, every_k=steps, layers=layers, **chosen)
 
     after_optimizer((Layer(("dense0",)), Layer(("head",), output=True)), 1)  # refuses bad settings
     return Method(
         "synscaw",
         "SynScaW",
-        {"scaling_rate": scaling_rate, "every_k": every_k, **_DEFAULT_READING, **reading},
+        {"scaling_rate": scaling_rate, "every_k": every_k, **chosen},
         after_optimizer=after_optimizer,
-        norm_reading={**_DEFAULT_READING, **reading}["norm_reading"],
+        norm_reading=chosen["norm_reading"],
     )
 
 
