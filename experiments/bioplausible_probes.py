@@ -352,26 +352,12 @@ def scaling_table(config: Config, study: Study) -> str:
         if row.name in SCALED and (study.folder / row.name / first / "result.json").exists()
     ]
     run_study(study, rows, lambda learner: with_scaling(learner, config.scaling_rate))
-    columns: dict[str, list[str]] = {
-        name: [] for name in ("learner", "seeds", "accuracy %", "with SynScaW %", "difference")
-    }
-    for row in rows:
-        plain, scaled = (
-            {run["seed"]: 100 * run["final"]["test_accuracy"]
-             for run in bioplausible_report.read_runs(study.folder / name)}
-            for name in (row.name, f"{row.name}_synscaw")
-        )  # fmt: skip
-        seeds = sorted(plain.keys() & scaled.keys())
-        if not seeds:
-            continue
-        pairs = [(plain[seed], scaled[seed], scaled[seed] - plain[seed]) for seed in seeds]
-        cells = [spread(values) for values in zip(*pairs, strict=True)]
-        for column, cell in zip(
-            columns.values(), [f"{row.label} ({row.kind})", str(len(seeds)), *cells], strict=True
-        ):
-            column.append(cell)
-    note = f"γ = {config.scaling_rate:g}; ± is the deviation over seeds, differences by seed.\n"
-    return f"## SynScaW on top of each rule\n\n{markdown(columns)}\n\n{note}"
+    table = bioplausible_report.scaled(rows, study.folder)
+    note = (
+        f"γ = {config.scaling_rate:g}, norms restored, the output layer left out; "
+        "± is the deviation over seeds, differences by seed.\n"
+    )
+    return f"## SynScaW on top of each rule\n\n{table}\n\n{note}"
 
 
 PROBES: dict[str, Callable[[Config, Study], str]] = {

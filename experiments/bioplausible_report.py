@@ -121,11 +121,38 @@ def table(rows: Sequence[Row], results: Runs, data: str, *, bands: bool = True) 
             _shown(row.printed_max.get(data)),
             asked_for(row.name, results, data) if bands else "",
             f"{runs[0]['config']['learning_rate']:g}",
-            f"{np.median([run['seconds_per_epoch'] for run in runs]):.2g}",
+            _seconds(np.median([run["seconds_per_epoch"] for run in runs])),
         )
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
     return markdown({name: c for name, c in columns.items() if any(c)})
+
+
+def scaled(rows: Sequence[Row], folder: pathlib.Path) -> str:
+    """One line a row: accuracy without and with SynScaW on top, over the seeds that have both."""
+    columns: dict[str, list[str]] = {
+        name: []
+        for name in ("learner", "seeds", "accuracy %", "with SynScaW %", "difference, points")
+    }
+    for row in rows:
+        plain, on_top = (
+            {run["seed"]: 100 * run["final"]["test_accuracy"] for run in read_runs(folder / name)}
+            for name in (row.name, f"{row.name}_synscaw")
+        )
+        seeds = sorted(plain.keys() & on_top.keys())
+        if not seeds:
+            continue
+        difference = spread([on_top[seed] - plain[seed] for seed in seeds])
+        cells = (
+            f"{row.label} ({row.kind})",
+            str(len(seeds)),
+            spread([plain[seed] for seed in seeds]),
+            spread([on_top[seed] for seed in seeds]),
+            difference if difference.startswith("-") else f"+{difference}",
+        )
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    return markdown(columns)
 
 
 def asked_for(name: str, results: Runs, data: str) -> str:
@@ -155,6 +182,10 @@ def verdict(
     return ""
 
 
+def _seconds(value: Any) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -165,6 +196,9 @@ def _origin(results: Runs, smoke: bool) -> str:
     first = runs[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     note = "" if smoke else " Accuracies are of the test set; ± is the deviation over seeds."
+    trained = [run["units"] for run in runs if run.get("units", {}).get("kind") == "competing"]
+    for units, epochs in sorted({(each["units"], each["epochs"]) for each in trained}):
+        note += f" Competing units: {units}, trained for {epochs} epochs."
     return (
         f"{len(runs)} runs, commits {', '.join(commits)}, {first['device']} ({first['cpu']}), "
         f"{versions}, `{first['command']}`.{note}\n"
@@ -177,7 +211,7 @@ def curves(rows: Sequence[Row], results: Runs, title: str, path: pathlib.Path) -
     from matplotlib.figure import Figure
 
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
-    figure = Figure(figsize=(1 + 4.6 * len(kinds), 4.4), layout="constrained")
+    figure = Figure(figsize=(1 + 4.6 * len(kinds), 5.0), layout="constrained")
     for axes, kind in zip(
         figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0], kinds, strict=True
     ):
@@ -189,7 +223,14 @@ def curves(rows: Sequence[Row], results: Runs, title: str, path: pathlib.Path) -
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7, loc="best")
+        columns = 2 if len(here) > 4 else 1
+        axes.legend(
+            frameon=False,
+            fontsize=7,
+            ncols=columns,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.13),
+        )
         if max(run["final"]["epoch"] for row in here for run in results[row.name]) > 30:
             axes.set_xscale("log")
     figure.axes[0].set_ylabel("test accuracy (%)")
