@@ -16,6 +16,7 @@ to go on after an interruption; ``--draw`` only makes tables and figures of what
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import pathlib
 from typing import Literal
 
@@ -62,8 +63,13 @@ class Config:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.groups if name not in GROUPS]:
             raise ValueError(f"there is no study {unknown[0]!r}: use some of {', '.join(GROUPS)}.")
-        if unknown := [name for name in self.only if name not in {r.name for r in self.rows()}]:
-            raise ValueError(f"there is no row {unknown[0]!r} in {', '.join(self.groups)}.")
+        names = [row.name for group in self.groups for row in GROUPS[group]()]
+        if unknown := [name for name in self.only if name not in names]:
+            alike = difflib.get_close_matches(unknown[0], names, cutoff=0.4) or names[:3]
+            raise ValueError(
+                f"there is no row {unknown[0]!r} in {', '.join(self.groups)}: use e.g. "
+                f"{', '.join(alike)}."
+            )
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds}: use one or more, each 0 or more.")
         self.study()

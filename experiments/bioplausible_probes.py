@@ -128,7 +128,7 @@ def trained_cnn(study: Study, seed: int) -> tuple[DropoutCNN, dict[str, Any], bo
     name, signed = "simple_cnn_adam", False
     if not (study.folder / name / f"seed{seed}" / "params.npz").exists():
         name, signed = "simple_cnn", True
-    variables = load_variables(_needed(study.folder / name / f"seed{seed}"))
+    variables = load_variables(_needed(study, study.folder / name / f"seed{seed}"))
     model = DropoutCNN(SIMPLE if study.data == "mnist" else SIMPLE_CIFAR, study.size.classes)
     return model, variables, signed
 
@@ -149,9 +149,9 @@ def power_units(study: Study, seed: int, *, published: bool) -> Attacked:
     ``published``: the original's network, attacked through its tanh; otherwise the mended one,
     attacked before it.
     """
-    weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
+    weights = load_arrays(_needed(study, units_folder(study, seed)) / "weights.npz")["weights"]
     name = "units_power_v2_long" if published else "units_clean"
-    folder = _needed(study.folder / name / f"seed{seed}", f" --groups units --only {name}")
+    folder = _needed(study, study.folder / name / f"seed{seed}", f" --groups units --only {name}")
     units = jnp.asarray(weights)
     slope = json.loads((folder / "result.json").read_text())["config"]["slope"]
     if not published:  # its readout learned from responses of scale 1
@@ -166,9 +166,12 @@ def power_units(study: Study, seed: int, *, published: bool) -> Attacked:
     return drive, lambda pixels: jax.nn.log_softmax(drive(pixels))
 
 
-def _needed(folder: pathlib.Path, options: str = "") -> pathlib.Path:
+def _needed(study: Study, folder: pathlib.Path, options: str = "") -> pathlib.Path:
     if not (folder / "result.json").exists():
-        raise RunError(f"{folder} is not finished: run experiments/bioplausible.py{options} first.")
+        raise RunError(
+            f"{folder} is not finished: run experiments/bioplausible.py --data {study.data}"
+            f"{options} first, with the same preset."
+        )
     return folder
 
 
@@ -283,7 +286,7 @@ def tsne_figure(config: Config, study: Study) -> str:
     from sklearn.manifold import TSNE
 
     seed = config.seeds[0]
-    weights = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
+    weights = load_arrays(_needed(study, units_folder(study, seed)) / "weights.npz")["weights"]
     test = study.images.test
     images, labels = test.images[: config.points], test.labels[: config.points]
     model, variables, signed = trained_cnn(study, seed)
@@ -318,7 +321,7 @@ def filters(config: Config, study: Study) -> str:
     seed, folder = config.seeds[0], study.folder / "probes"
     test = study.images.test
     images, labels = test.images[: config.images], test.labels[: config.images]
-    competing = load_arrays(_needed(units_folder(study, seed)) / "weights.npz")["weights"]
+    competing = load_arrays(_needed(study, units_folder(study, seed)) / "weights.npz")["weights"]
     layers = {
         "competing units": (competing, 0.0),
         "random units": (random_units(seed, competing.shape), 0.0),

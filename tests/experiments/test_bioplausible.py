@@ -47,6 +47,7 @@ def load(name):
         ("bioplausible_probes", {"points": 30}, "points=30 are too few"),
         ("zoo", {"seeds": (-1,)}, r"seeds=\(-1,\)"),
         ("zoo", {"names": ("cifar10_fcn",)}, "there is no network 'cifar10_fcn'"),
+        ("bioplausible", {"only": ("units_clen",)}, "use e.g. units_clean, units_clean_fa"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_runs(name, settings, message):
