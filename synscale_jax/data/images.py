@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,14 @@ class Split(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Split(images={_brief(self.images)}, labels={_brief(self.labels)})"
+
+
+def _brief(array: Any) -> str:
+    # As a tree, a split may hold anything.
+    return f"{array.dtype}{list(array.shape)}" if hasattr(array, "shape") else repr(array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +98,8 @@ def load_images(
     Examples:
       >>> from synscale_jax.data import load_images
       >>> digits = load_images("digits")
-      >>> digits.train.images.shape, digits.test.images.shape
-      ((1437, 8, 8, 1), (360, 8, 8, 1))
+      >>> digits.train
+      Split(images=uint8[1437, 8, 8, 1], labels=int32[1437])
       >>> digits.num_classes, digits.data_hash[:8]
       (10, '6e5771d0')
 

@@ -38,13 +38,13 @@ class Table:
     """
 
     name: str
-    scalars: ndarray
-    categories: ndarray
+    scalars: ndarray = dataclasses.field(repr=False)
+    categories: ndarray = dataclasses.field(repr=False)
     levels: tuple[int, ...]
     columns: tuple[str, ...]
-    target: ndarray
+    target: ndarray = dataclasses.field(repr=False)
     class_names: tuple[str, ...]
-    groups: ndarray | None
+    groups: ndarray | None = dataclasses.field(repr=False)
     group_name: str
     unit: str
 

@@ -34,7 +34,7 @@ class Pretrained:
     """
 
     network: Network
-    state: NetworkState
+    state: NetworkState = dataclasses.field(repr=False)
     classes: tuple[int, ...]
     about: dict[str, object]
 

@@ -102,7 +102,7 @@ class ZooModel:
 
     name: str
     model: nn.Module
-    variables: dict[str, Any]
+    variables: dict[str, Any] = dataclasses.field(repr=False)
     card: dict[str, Any]
 
     def __call__(self, images: Any) -> Array:

@@ -37,6 +37,12 @@ def test_bytes_and_numbers_in_the_unit_interval_are_seen_alike(folder):
     np.testing.assert_allclose(loaded(np.float32(images / 255)), logits, rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_is_shown_by_its_card_and_not_by_its_weights(folder):
+    shown = repr(zoo.load("mnist_fcn", folder=folder[0]))
+    assert shown.startswith("ZooModel(name='mnist_fcn'") and "sha256" in shown
+    assert len(shown) < 1000
+
+
 def test_wrong_name_hash_and_shape_are_one_sentence(folder):
     path, _ = folder
     with pytest.raises(ValueError, match=r"there is no network 'mnist_mlp'.*mnist_fcn"):
