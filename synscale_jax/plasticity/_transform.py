@@ -34,6 +34,16 @@ class LocalLearningState(NamedTuple):
     rules: dict[str, Any]  # layer name -> state of its rule
 
 
+def _check(rules: Any) -> None:
+    if isinstance(rules, PlasticityRule):
+        return
+    if not isinstance(rules, Mapping) or not rules:
+        raise ValueError(f"rules={rules!r} learns nothing: use e.g. {{'hidden': oja(0.01)}}.")
+    for name, rule in rules.items():
+        if not isinstance(rule, PlasticityRule):
+            raise ValueError(f"rules[{name!r}]={rule!r} is no rule: use e.g. oja(0.01).")
+
+
 def local_learning(
     rules: PlasticityRule | Mapping[str, PlasticityRule],
     *,
@@ -56,8 +66,8 @@ def local_learning(
       under the layers' module names, batch kept.
 
     Raises:
-      ValueError: at init for a layer that is not there or has no matrix; when traced for missing
-        or misshapen activities.
+      ValueError: if ``rules`` is empty or holds something else; at init for a layer that is not
+        there or has no matrix; when traced for missing or misshapen activities.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -72,6 +82,7 @@ def local_learning(
       >>> updates["hidden"]["kernel"].ravel().tolist()
       [0.0, 0.5]
     """
+    _check(rules)
 
     def chosen(params: Any) -> dict[str, tuple[Layer, PlasticityRule]]:
         table = {layer.name: layer for layer in (layers or layers_from_names(params))}

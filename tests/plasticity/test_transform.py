@@ -99,3 +99,12 @@ def test_refusals(problem):
         local_learning({"dense": hebb(0.1)}, layers=layers).init(params)
     with pytest.raises(ValueError, match="matrices"):
         local_learning(hebb(0.1)).init({"conv": {"kernel": jnp.ones((3, 3, 1, 2))}})
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [({}, "learns nothing"), (0.1, "learns nothing"), ({"hidden": 0.1}, "'hidden'.*is no rule")],
+)
+def test_what_is_no_rule_is_refused_at_once(rules, message):
+    with pytest.raises(ValueError, match=message):
+        local_learning(rules)
