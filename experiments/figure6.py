@@ -108,7 +108,10 @@ def main(config: Figure6Config) -> None:
     draw(results, config, folder / "figure6.png")
     draw_strengths(results, config, folder / "strength.png")
     text = f"# Figure 6: error and divergence against γ\n\n{table(results, config)}\n"
-    write_text(folder / "figure6.md", text + f"\n{tables.origin(*runs)}\n")
+    # At any rate.
+    readings = {tables.readings_of_synscaw([run]).partition(", ")[2] for run in runs} - {""}
+    scaled = "".join(f"SynScaW: {reading}. " for reading in sorted(readings))
+    write_text(folder / "figure6.md", f"{text}\n{scaled}{tables.origin(*runs)}\n")
     print(text)
 
 
@@ -162,7 +165,7 @@ def best(results: Mapping[str, list[dict[str, Any]]], config: Figure6Config, met
     return (
         f"- {LABELS[method]}: least mean error {ends[rate]:.2f} % at γ = {rate:g} (paper: "
         f"{PUBLISHED_BEST[method]:g}), of {len(ends)} rates out of {len(names)}, "
-        f"{len(finished(results[f'{method}-{rate:g}']))} seeds there"
+        f"seeds there: {len(finished(results[f'{method}-{rate:g}']))}"
         + (f"; {lost} of {len(runs)} runs diverged and are left out." if lost else ".")
     )
 
@@ -171,14 +174,22 @@ def draw(
     results: Mapping[str, list[dict[str, Any]]], config: Figure6Config, path: pathlib.Path
 ) -> None:
     """The paper's four panels."""
+    import matplotlib.lines
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     panels = figure.subplots(2, 2)
     for row, method in enumerate(LABELS):
         rate = config.shown[0 if method == "synscaw" else 1]
-        over_epochs(panels[row][0], results, f"{method}-{rate:g}")
+        over_epochs(
+            panels[row][0], results, f"{method}-{rate:g}", f"{LABELS[method]}, γ = {rate:g}"
+        )
         over_rates(panels[row][1], results, config.names(method), method)
+    lines = [
+        matplotlib.lines.Line2D([], [], color=color, label=label)
+        for label, color in QUANTITIES.values()
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(
         "Test error (black, left) and Jensen-Shannon divergence from the log-normal;\n"
         "bands: lowest to highest seed, bars: standard deviation over seeds",
@@ -187,12 +198,14 @@ def draw(
     save(figure, path)
 
 
-def over_epochs(axes: Any, results: Mapping[str, list[dict[str, Any]]], name: str) -> None:
+def over_epochs(
+    axes: Any, results: Mapping[str, list[dict[str, Any]]], name: str, title: str
+) -> None:
     """Error and divergences during training, the baseline dashed."""
     right = axes.twinx()
     for runs, style in ((results[name], "-"), (results["baseline"], "--")):
         done = list(finished(runs).values())
-        for key, (label, color) in QUANTITIES.items():
+        for key, (_, color) in QUANTITIES.items():
             values = [
                 [quantity(run, key, epoch) for epoch in range(len(run["history"]))] for run in done
             ]
@@ -200,16 +213,14 @@ def over_epochs(axes: Any, results: Mapping[str, list[dict[str, Any]]], name: st
                 continue
             where = axes if key == "error" else right
             epochs, mean = np.arange(1, len(values[0]) + 1), np.mean(values, 0)
-            where.plot(epochs, mean, style, color=color, lw=1.5, label=label)
+            where.plot(epochs, mean, style, color=color, lw=1.5)
             if style == "-":
                 where.fill_between(
                     epochs, np.min(values, 0), np.max(values, 0), color=color, alpha=0.15, lw=0
                 )
     state = "" if finished(results[name]) else ": not run"
-    axes.set(xlabel="epoch", ylabel="test error (%)", title=f"{name}{state} (baseline dashed)")
+    axes.set(xlabel="epoch", ylabel="test error (%)", title=f"{title}{state} (baseline dashed)")
     right.set_ylabel("divergence (nats)")
-    lines = axes.get_lines()[:1] + right.get_lines()[:2]
-    axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9)
 
 
 def over_rates(

@@ -68,7 +68,8 @@ def test_figure6_draws_both_figures_and_says_where_the_least_error_is(tmp_path, 
     assert (folder / "strength.png").stat().st_size > 5_000
     text = (folder / "figure6.md").read_text()
     assert "at γ = 1 (paper: 0.74)" in text and "(paper: 0.085)" in text
-    assert "of 2 rates out of 2, 1 seeds there." in text
+    assert "of 2 rates out of 2, seeds there: 1." in text
+    assert "SynScaW: every_k = 1, norms restored, output layer left out. " in text
     more = dataclasses.replace(config, synscaw_rates=(0.01, 0.1, 1.0), shown=(1.0, 1.0), draw=True)
     figure6.main(more)
     assert "of 2 rates out of 3" in (folder / "figure6.md").read_text()

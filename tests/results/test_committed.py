@@ -63,10 +63,27 @@ def test_table_five_is_what_its_results_say(tmp_path):
     for row in (path for path in (committed / "full").iterdir() if path.is_dir()):
         (tmp_path / "full" / row.name).symlink_to(row)
     table5 = experiment("table5")
-    table5.main(dataclasses.replace(table5.PRESETS["paper"], output=tmp_path, draw=True))
+    config = dataclasses.replace(table5.PRESETS["paper"], rows=tuple(table5.ROWS))
+    table5.main(dataclasses.replace(config, output=tmp_path, draw=True))
     for kind in ("md", "csv", "tex"):
         drawn = (tmp_path / "full" / f"table5.{kind}").read_text()
         assert drawn == (committed / "full" / f"table5.{kind}").read_text()
+
+
+@pytest.mark.parametrize(
+    "committed",
+    sorted((ROOT / "results" / "table5_sequences").iterdir()),
+    ids=lambda path: path.name,
+)
+def test_rows_of_sequences_are_what_their_results_say(committed, tmp_path):
+    (tmp_path / committed.name).mkdir()
+    for row in (path for path in committed.iterdir() if path.is_dir()):
+        (tmp_path / committed.name / row.name).symlink_to(row)
+    sequences = experiment("table5_sequences")
+    preset = sequences.PRESETS[committed.name]
+    sequences.main(dataclasses.replace(preset, output=tmp_path, draw=True))
+    drawn = (tmp_path / committed.name / "table5_sequences.md").read_text()
+    assert drawn == (committed / "table5_sequences.md").read_text()
 
 
 def test_readings_are_what_their_results_say(tmp_path):
@@ -79,6 +96,17 @@ def test_readings_are_what_their_results_say(tmp_path):
         cell = table.stem.removeprefix("readings_")
         readings.main(readings.ReadingsConfig(cell=cell, output=tmp_path, draw=True))
         assert (tmp_path / "laptop" / table.name).read_text() == table.read_text()
+
+
+def test_figure6_is_what_its_results_say(tmp_path):
+    committed = ROOT / "results" / "figure6" / "laptop"
+    (tmp_path / "laptop").mkdir()
+    for cell in (path for path in committed.iterdir() if path.is_dir()):
+        (tmp_path / "laptop" / cell.name).symlink_to(cell)
+    figure6 = experiment("figure6")
+    figure6.main(figure6.Figure6Config(output=tmp_path, draw=True))
+    drawn = (tmp_path / "laptop" / "figure6.md").read_text()
+    assert drawn == (committed / "figure6.md").read_text()
 
 
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
