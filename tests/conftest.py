@@ -24,9 +24,9 @@ def pytest_configure(config):
     folder = tempfile.mkdtemp(prefix="synscale_jax-compiled-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     config.add_cleanup(lambda: os.environ.pop(CACHE, None))
-    os.environ |= {CACHE: folder, SECONDS: "0.2"}  # for the others; jax is imported here already
+    os.environ |= {CACHE: folder, SECONDS: "0.02"}  # for the others; jax is imported here already
     jax.config.update(CACHE.lower(), folder)
-    jax.config.update(SECONDS.lower(), 0.2)
+    jax.config.update(SECONDS.lower(), 0.02)
 
 
 @pytest.fixture(autouse=True)
