@@ -30,6 +30,14 @@ def experiment(name):
     return module
 
 
+def link_runs(committed, folder):
+    """The runs of a committed folder, without its tables."""
+    folder.mkdir(exist_ok=True)
+    for path in committed.iterdir():
+        if path.is_dir():
+            (folder / path.name).symlink_to(path)
+
+
 def name_of(path):
     return "/".join(path.relative_to(TABLES).parts[:-1])
 
@@ -47,9 +55,7 @@ def test_result_is_whole(path):
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_table_is_what_its_results_say(path, tmp_path):
     folder = tmp_path / path.parent.name
-    folder.mkdir()
-    for cell in (cell for cell in path.parent.iterdir() if cell.is_dir()):
-        (folder / cell.name).symlink_to(cell)
+    link_runs(path.parent, folder)
     preset = table_presets()[path.parent.name]
     experiment(path.stem).main(dataclasses.replace(preset, output=tmp_path, draw=True))
     for kind in ("md", "csv", "tex"):
@@ -59,9 +65,7 @@ def test_table_is_what_its_results_say(path, tmp_path):
 
 def test_table_five_is_what_its_results_say(tmp_path):
     committed = ROOT / "results" / "table5"
-    (tmp_path / "full").mkdir()
-    for row in (path for path in (committed / "full").iterdir() if path.is_dir()):
-        (tmp_path / "full" / row.name).symlink_to(row)
+    link_runs(committed / "full", tmp_path / "full")
     table5 = experiment("table5")
     config = dataclasses.replace(table5.PRESETS["paper"], rows=tuple(table5.ROWS))
     table5.main(dataclasses.replace(config, output=tmp_path, draw=True))
@@ -76,9 +80,7 @@ def test_table_five_is_what_its_results_say(tmp_path):
     ids=lambda path: path.name,
 )
 def test_rows_of_sequences_are_what_their_results_say(committed, tmp_path):
-    (tmp_path / committed.name).mkdir()
-    for row in (path for path in committed.iterdir() if path.is_dir()):
-        (tmp_path / committed.name / row.name).symlink_to(row)
+    link_runs(committed, tmp_path / committed.name)
     sequences = experiment("table5_sequences")
     preset = sequences.PRESETS[committed.name]
     sequences.main(dataclasses.replace(preset, output=tmp_path, draw=True))
@@ -88,9 +90,7 @@ def test_rows_of_sequences_are_what_their_results_say(committed, tmp_path):
 
 def test_readings_are_what_their_results_say(tmp_path):
     committed = ROOT / "results" / "readings" / "laptop"
-    (tmp_path / "laptop").mkdir()
-    for cell in (path for path in committed.iterdir() if path.is_dir()):
-        (tmp_path / "laptop" / cell.name).symlink_to(cell)
+    link_runs(committed, tmp_path / "laptop")
     readings = experiment("readings")
     for table in committed.glob("readings_*.md"):
         cell = table.stem.removeprefix("readings_")
@@ -100,9 +100,7 @@ def test_readings_are_what_their_results_say(tmp_path):
 
 def test_figure6_is_what_its_results_say(tmp_path):
     committed = ROOT / "results" / "figure6" / "laptop"
-    (tmp_path / "laptop").mkdir()
-    for cell in (path for path in committed.iterdir() if path.is_dir()):
-        (tmp_path / "laptop" / cell.name).symlink_to(cell)
+    link_runs(committed, tmp_path / "laptop")
     figure6 = experiment("figure6")
     figure6.main(figure6.Figure6Config(output=tmp_path, draw=True))
     drawn = (tmp_path / "laptop" / "figure6.md").read_text()
@@ -114,9 +112,9 @@ def test_local_learning_is_what_its_results_say(data, tmp_path, monkeypatch):
     """And every accuracy that the specification bounds is within its band, but one."""
     monkeypatch.syspath_prepend(ROOT / "experiments")  # its report stands beside it
     committed = ROOT / "results" / "bioplausible" / data
+    link_runs(committed, tmp_path)
     kept = "receptive_fields.png"  # of weights, which are not committed
-    for path in (path for path in committed.iterdir() if path.is_dir() or path.name == kept):
-        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / kept).symlink_to(committed / kept)
     bioplausible = importlib.import_module("bioplausible")
     bioplausible.main(
         dataclasses.replace(bioplausible.PRESETS["laptop"], data=data, output=tmp_path, draw=True)
@@ -150,9 +148,7 @@ def test_candidates_for_the_default_are_what_their_results_say():
 @pytest.mark.parametrize("name", ["figure5", "information_mlp"])
 def test_information_is_what_its_results_say(name, tmp_path):
     committed = ROOT / "results" / "information" / name / "laptop"
-    (tmp_path / "laptop").mkdir()
-    for cell in (path for path in committed.iterdir() if path.is_dir()):
-        (tmp_path / "laptop" / cell.name).symlink_to(cell)
+    link_runs(committed, tmp_path / "laptop")
     module = experiment(name)
     config = module.Figure5Config if name == "figure5" else module.InformationConfig
     module.main(config(output=tmp_path, draw=True))
