@@ -108,7 +108,7 @@ def main(config: Figure6Config) -> None:
     draw(results, config, folder / "figure6.png")
     draw_strengths(results, config, folder / "strength.png")
     text = f"# Figure 6: error and divergence against γ\n\n{table(results, config)}\n"
-    # At any rate.
+    # What the runs share at every rate.
     readings = {tables.readings_of_synscaw([run]).partition(", ")[2] for run in runs} - {""}
     scaled = "".join(f"SynScaW: {reading}. " for reading in sorted(readings))
     write_text(folder / "figure6.md", f"{text}\n{scaled}{tables.origin(*runs)}\n")
