@@ -141,7 +141,7 @@ def _train(
         with tqdm(
             total=program.total_steps * program.config.batch,
             initial=int(run.state.step) * program.config.batch,
-            unit=" images",
+            unit=" examples",
             unit_scale=True,
             desc=f"{program.method.label} on {program.data_name}, seed {seed}",
             disable=not show_progress,

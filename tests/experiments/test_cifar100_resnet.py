@@ -180,7 +180,7 @@ def test_offline_machine_gets_digits_and_hears_so(offline, tmp_path):
     done = run("--preset", "smoke", cwd=tmp_path, env=offline)
     assert done.returncode == 0, done.stderr
     assert "GOING ON WITH scikit-learn's DIGITS INSTEAD" in done.stderr and "!!!!" in done.stderr
-    assert "Traceback" not in done.stderr and "images/s" in done.stderr
+    assert "Traceback" not in done.stderr and "examples/s" in done.stderr
     assert "baseline" in done.stdout and "cifar" not in done.stdout.lower()
     folder = tmp_path / "runs" / "digits_resnet8_smoke"
     text, _ = assert_outputs(folder, "digits_resnet8_smoke")

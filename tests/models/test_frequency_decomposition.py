@@ -51,14 +51,16 @@ def test_dropout_acts_in_training_only():
     x = jax.random.normal(jax.random.key(0), (2, 512))
     plain = FrequencyDecompositionNetwork(3, widths=(2, 2, 2, 4))
     dropping = plain.clone(dropout=(0.2, 0.5))
-    variables = plain.init(jax.random.key(1), x)
+    variables = jax.jit(plain.init)(jax.random.key(1), x)
 
+    @jax.jit
     def train(key):
-        rngs = {"dropout": jax.random.key(key)}
+        rngs = {"dropout": key}
         return dropping.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])[0]
 
-    np.testing.assert_array_equal(dropping.apply(variables, x), plain.apply(variables, x))
-    assert jnp.any(train(0) != train(1))
+    same = (jax.jit(model.apply)(variables, x) for model in (dropping, plain))
+    np.testing.assert_array_equal(*same)
+    assert jnp.any(train(jax.random.key(0)) != train(jax.random.key(1)))
     with pytest.raises(ValueError, match=r"dropout=\(0.2, 1.0\) are no rates"):
         plain.clone(dropout=(0.2, 1.0))
 

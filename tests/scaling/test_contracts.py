@@ -189,7 +189,7 @@ def test_vmap_over_seeds_equals_one_by_one(kwargs):
     tx = made(**kwargs)
     problems = [problem(seed=seed) for seed in (1, 2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
-    together = jax.vmap(lambda p, g, a: steps(tx, p, g, a))(*stacked)
+    together = jax.jit(jax.vmap(lambda p, g, a: steps(tx, p, g, a)))(*stacked)
     for index, one in enumerate(problems):
         alone = steps(tx, *one)
         assert_close(jax.tree.map(lambda leaf: leaf[index], together), alone, rtol=2e-5, atol=1e-6)  # noqa: B023
@@ -199,7 +199,8 @@ def test_vmap_over_seeds_equals_one_by_one(kwargs):
 def test_vmap_over_scaling_rates(kwargs):
     params, grads, activity = problem()
     rates = jnp.array([0.0, 0.1])
-    both = jax.vmap(lambda rate: steps(ss.synscaw(rate, **kwargs), params, grads, activity))(rates)
+    scaled = jax.vmap(lambda rate: steps(ss.synscaw(rate, **kwargs), params, grads, activity))
+    both = jax.jit(scaled)(rates)
     expected = steps(ss.synscaw(0.1, **kwargs), params, grads, activity)
     assert_close(jax.tree.map(lambda leaf: leaf[1], both), expected, rtol=2e-5, atol=1e-6)
 
