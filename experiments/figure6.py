@@ -235,6 +235,7 @@ def over_rates(
         )
         plain = [quantity(run, key) for run in finished(results["baseline"]).values()]
         where.axhline(np.mean(plain), color=color, ls=":", lw=1)
+        where.autoscale()  # axhline alone puts the limit on its line
     axes.axvline(PUBLISHED_BEST[method], color="#888888", lw=0.8)
     axes.set_xscale("log")
     axes.set(xlabel="scaling rate γ (grey: the paper's best)", ylabel="test error (%)")
