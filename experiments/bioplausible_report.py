@@ -76,11 +76,12 @@ def report(study: Study, rows: Sequence[Row], *, smoke: bool = False) -> str:
             continue
         shown |= {row.name for row in here}
         parts.append(f"## {TITLES[group]}\n\n{table(here, results, study.data, bands=not smoke)}\n")
-        curves(here, results, TITLES[group], study.folder / f"{group}.png")
+        path = study.folder / f"{group}.png"
+        if group == "sweep":
+            sweep_figure(results, path)
+        else:
+            curves(here, results, TITLES[group], path)
         parts.append(f"![{TITLES[group]}]({group}.png)\n")
-    if (study.folder / "sweep.png").exists() and results.get("gupta3_2_p50"):
-        sweep_figure(results, study.folder / "sweep_max.png")
-        parts.append("![Largest accuracy against the percentile](sweep_max.png)\n")
     weights = units_folder(study, study.seeds[0]) / "weights.npz"
     fields = study.folder / "receptive_fields.png"
     if weights.exists():
@@ -268,9 +269,10 @@ def sweep_figure(results: Runs, path: pathlib.Path) -> None:
         axes.fill_between(list(points), low, high, color=color, alpha=0.15, lw=0)
         axes.plot(list(SWEEP), [SWEEP[p][index][0] for p in SWEEP], "--", color=color, lw=1)
     axes.set_xlabel("percentile p")
-    axes.set_ylabel("largest test accuracy (%); dashed: printed")
+    axes.set_ylabel("largest test accuracy (%)\ndashed: printed; band: range of seeds")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(title="layers: local + trained", frameon=False)
+    axes.set_title(TITLES["sweep"], fontsize=11)
     save(figure, path)
 
 
