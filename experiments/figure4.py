@@ -65,7 +65,7 @@ def main(config: Figure4Config) -> None:
 
 def summary(scaling_rate: float, config: Figure4Config) -> dict[str, float]:
     """Extremes and mean along the tied ẑ: equation 25 for either sign of w, and exactly."""
-    w = np.linspace(0, config.largest_weight, config.points)[1:]
+    w = np.linspace(0, config.largest_weight, config.points)
     up, down = (
         delta_information(sign * w, tied_gap(sign * w), scaling_rate=scaling_rate)
         for sign in (1, -1)
@@ -73,11 +73,11 @@ def summary(scaling_rate: float, config: Figure4Config) -> dict[str, float]:
     exact = exact_delta_information(w, tied_gap(w), scaling_rate=scaling_rate)
     return {
         "scaling_rate": scaling_rate,
-        "least_above": float(up.min()),
-        "largest_below": float(down.max()),
-        "mean": float((up + down).mean() / 2),
-        "exact_least": float(exact.min()),
-        "exact_largest": float(exact.max()),
+        "least_above": float(up[1:].min()),
+        "largest_below": float(down[1:].max()),
+        "mean": float(np.trapezoid((up + down) / 2, w) / config.largest_weight),
+        "exact_least": float(exact[1:].min()),
+        "exact_largest": float(exact[1:].max()),
     }
 
 
