@@ -26,7 +26,7 @@ def weights_block() -> tuple[Any, dict[str, Any]]:
         for _ in range(count):
             fit(merge(*(tally(kernel) for kernel in kernels)))
 
-    return run, {"threads": paired.os_threads()}
+    return run, {"threads": paired.os.cpu_count(), "os_threads": paired.os_threads()}
 
 
 def main() -> None:

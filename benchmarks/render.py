@@ -29,7 +29,7 @@ CAUSES: dict[str, str] = {
         "small run at half of it, and the last batch of an epoch is padded from 22 rows to 100"
     ),
     "breast_cancer,": (
-        "660 units wide, it is no small network: its matrix products alone are 0.15 of PyTorch's "
+        "660 units wide, it is no small network: its matrix products alone are 0.18 of PyTorch's "
         "time at the matrix rate"
     ),
     "thyroid,": (

@@ -47,7 +47,8 @@ def our_rows(row: str, epochs: int, names: tuple[str, ...] | None = None):
     answered = int(data.validation.count.sum() + data.test.count.sum())
     flop = weights * (6.0 * trained + 2.0 * answered) * len(program.methods)
     return run, {
-        "threads": paired.os_threads(),
+        "threads": paired.os.cpu_count(),
+        "os_threads": paired.os_threads(),
         "methods": [method.name for method in program.methods],
         "flop_an_epoch": flop,
         "together": program.together,
@@ -168,7 +169,7 @@ def matrix_rate(flop_a_step: float):
                 product(a, a).block_until_ready()
             product(thin, a).block_until_ready()
 
-    return run, {"threads": paired.os_threads()}
+    return run, {"threads": paired.os.cpu_count(), "os_threads": paired.os_threads()}
 
 
 def our_gru():
@@ -202,7 +203,8 @@ def our_gru():
 
     state = adam.init(params)
     return lambda steps: jax.block_until_ready(train(params, state, steps)), {
-        "threads": paired.os_threads()
+        "threads": paired.os.cpu_count(),
+        "os_threads": paired.os_threads(),
     }
 
 

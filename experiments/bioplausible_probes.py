@@ -332,7 +332,8 @@ def filters(config: Config, study: Study) -> str:
         layers["backprop"] = (hidden["kernel"], hidden["bias"])
     pixels = images.reshape(len(images), -1).astype(np.float32) / 255
     answers = {name: np.maximum(pixels @ w + b, 0) for name, (w, b) in layers.items()}
-    answers["competing units, power"] = answers["competing units"] ** POWER
+    for name in ("competing units", "random units"):
+        answers[f"{name}, power"] = answers[name] ** POWER
     table = bioplausible_filters.selectivity_figure(answers, labels, folder / "selectivity.png")
     networks = {
         "CNN": cnn(study, seed)[0],

@@ -17,8 +17,9 @@ One seed's interval is over images; that of all seeds is a bootstrap over seeds 
 
 Outcome: what the text says diverges within 7 epochs at 0.01 and within one at 0.1, with the output
 layer or without. Restoring each neuron's norm is worse than the baseline with seeds 1 and 2 at
-0.01. Once an epoch a weight grows beyond 10 in epoch 146. Restoring norms and leaving the output layer out is the
-first that passes and the default, though at 0.01 all three seeds lean to the worse side.
+0.01. Once an epoch a weight grows beyond 10 in epoch 146. Restoring norms and leaving the output
+layer out is the first that passes and the default, though at 0.01 all three seeds lean to the worse
+side.
 
 A run that lives 200 epochs takes about 15 minutes of one core, one that diverges less; finished
 runs are kept in results/default_reading/ and not run again.

@@ -249,8 +249,8 @@ def _report(
     settings: Mapping[str, Any],
 ) -> None:
     rows = tables.method_rows(results, labels, published.errors)
-    run = next(runs[0] for runs in results.values())
-    table = tables.columns(rows, _chosen_on(run))
+    everything = [run for runs in results.values() for run in runs]
+    table = tables.columns(rows, _chosen_on(everything[0]))
     protocol = [
         (name, str(theirs), str(settings.get(name, NOT_SAID)))
         for name, theirs in published.protocol.items()
@@ -258,7 +258,7 @@ def _report(
     text = (
         f"# {experiment}\n\n{tables.markdown(table)}\n"
         f"{_reading_aid(results)} Published: {published.source}. Data: {data.name} "
-        f"({data.data_hash[:12]}). {tables.origin(run)}\n\n"
+        f"({data.data_hash[:12]}). {tables.origin(*everything)}\n\n"
     )
     if protocol:
         text += "| setting | published | here | |\n| --- | --- | --- | --- |\n" + "".join(
