@@ -91,7 +91,8 @@ class Config:
         usual = 100 if smoke else 400 if few else 2000
         units = UnitsConfig(usual if self.units is None else self.units, self.unit_epochs)
         if smoke:
-            units = dataclasses.replace(units, epochs=60, batch=250)
+            epochs = 60 if self.unit_epochs == Config.unit_epochs else self.unit_epochs
+            units = dataclasses.replace(units, epochs=epochs, batch=250)
         return Study(
             folder,
             self.data,

@@ -26,7 +26,7 @@ from synscale_jax.report.plots import save
 from synscale_jax.report.statistics import estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.cells import cells_named
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_seeds, run_experiment
 from synscale_jax.training.measures import DIVERGENCE_CURVES
 from synscale_jax.training.methods import Method
 from synscale_jax.training.provenance import write_text
@@ -69,6 +69,7 @@ class Figure6Config:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
+        check_seeds(self.seeds)
         for rate, rates in zip(self.shown, (self.synscaw_rates, self.synscal_rates), strict=True):
             if rate not in rates:
                 raise ValueError(f"shown={self.shown}: {rate} is none of the rates {rates}.")

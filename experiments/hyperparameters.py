@@ -25,7 +25,7 @@ from synscale_jax.models import MLP
 from synscale_jax.report import tables
 from synscale_jax.report.collect import collect, finished
 from synscale_jax.training import methods
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_seeds, run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.methods import Method
 from synscale_jax.training.program import Program
@@ -82,6 +82,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.methods if name not in STRENGTHS]:
             raise ValueError(f"no search for {unknown[0]!r}: use {', '.join(STRENGTHS)}.")
+        check_seeds([self.seed])
         for name in ("trials", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is no search: use 1 or more.")

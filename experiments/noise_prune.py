@@ -107,6 +107,9 @@ class Config:
             steps=1,
             record_every=1,
         )
+        wanted = (self.density, *self.sweep_densities)
+        if not all(0 < density <= 1 for density in wanted):
+            raise ValueError(f"density, sweep_densities={wanted}: use fractions in (0, 1].")
 
 
 PRESETS = {
@@ -344,11 +347,11 @@ def main(config: Config) -> None:
                 path = folder / part / f"seed{seed}.json"
                 if path.exists():
                     continue
-                begin = time.perf_counter()
+                begin, origin = time.perf_counter(), provenance()
                 result = RUN[part](config, seed)
                 wall = time.perf_counter() - begin
-                origin = {"seed": seed, "config": identity, **provenance(), "seconds": wall}
-                write_json(path, {**json.loads(json.dumps(result)), **origin})
+                about = {"seed": seed, "config": identity, **origin, "seconds": wall}
+                write_json(path, {**json.loads(json.dumps(result)), **about})
                 print(f"{part}, seed {seed}: {wall:.0f} s", flush=True)
         print(noise_prune_report.write(config.output))
 

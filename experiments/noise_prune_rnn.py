@@ -32,7 +32,7 @@ from jax import Array
 
 from synscale_jax.data import Split, load_images
 from synscale_jax.pruning import keep_pruned, noise_prune
-from synscale_jax.training.command_line import check_numbers, run_experiment
+from synscale_jax.training.command_line import check_numbers, check_seeds, run_experiment
 from synscale_jax.training.provenance import provenance, write_json
 from synscale_jax.training.runs import run_folder
 
@@ -78,9 +78,13 @@ class Config:
     """Where results go."""
 
     def __post_init__(self) -> None:
+        check_seeds(self.seeds)
         check_numbers(
-            self, seeds=0, hidden=1, epochs=0, fine_tuning_steps=0, batch=1, learning_rate=0
-        )
+            self, hidden=1, epochs=0, fine_tuning_steps=0, batch=1, learning_rate=0,
+            train_images=self.batch, test_images=1,
+        )  # fmt: skip
+        if not self.densities or not all(0 < density <= 1 for density in self.densities):
+            raise ValueError(f"densities={self.densities}: use one or more, in (0, 1].")
 
 
 PRESETS = {
@@ -204,12 +208,12 @@ def main(config: Config) -> None:
             path = folder / cell / f"seed{seed}.json"
             if path.exists():
                 continue
-            begin = time.perf_counter()
+            begin, origin = time.perf_counter(), provenance()
             result = study(config, cell, seed, *tools[cell])
             wall = time.perf_counter() - begin
-            origin = {"cell": cell, "seed": seed, "config": identity, **provenance()}
-            origin |= {"data": data.data_hash, "seconds": wall}
-            write_json(path, {**result, **origin})
+            about = {"cell": cell, "seed": seed, "config": identity, **origin}
+            about |= {"data": data.data_hash, "seconds": wall}
+            write_json(path, {**result, **about})
             print(f"{cell}, seed {seed}: {wall:.0f} s, error {result['error']:.2f} %", flush=True)
         print(noise_prune_report.write(config.output))
 

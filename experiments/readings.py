@@ -23,7 +23,7 @@ from synscale_jax.report import tables
 from synscale_jax.report.collect import collect
 from synscale_jax.training import methods
 from synscale_jax.training.cells import cells_named
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_seeds, run_experiment
 from synscale_jax.training.measures import WEIGHTS
 from synscale_jax.training.methods import Method
 from synscale_jax.training.provenance import write_text
@@ -90,6 +90,7 @@ class ReadingsConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
+        check_seeds(self.seeds)
         (cell,) = cells_named([self.cell])
         if cell.network not in PROTOCOLS[self.preset]:
             raise ValueError(

@@ -40,7 +40,7 @@ from synscale_jax.spiking import (
     protocol,
     step,
 )
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, check_seeds, run_experiment
 from synscale_jax.training.provenance import provenance, write_json, write_text
 from synscale_jax.training.runs import RunError, run_folder
 from synscale_jax.training.spiking_runs import in_processes, load_state, save_state, train_in_chunks
@@ -83,8 +83,10 @@ class Config:
                 f"images={self.images}, test_images={self.test_images}: use 1 or more a digit to "
                 "train on, and a multiple of 3 to test on."
             )
-        if not self.seeds:
-            raise ValueError("seeds is empty: name at least one.")
+        check_seeds(self.seeds)
+        check_numbers(self, processes=1, continuous_time=0)
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ValueError(f"modes={self.modes} is empty or repeats itself: name each one once.")
 
     def network(self, mode: str) -> Network:
         """The network of a mode."""

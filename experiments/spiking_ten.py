@@ -29,7 +29,7 @@ from synscale_jax.spiking.pretrained import write_pretrained
 from synscale_jax.training.command_line import run_experiment
 from synscale_jax.training.provenance import provenance, write_json, write_text
 from synscale_jax.training.runs import run_folder
-from synscale_jax.training.spiking_runs import train_in_chunks
+from synscale_jax.training.spiking_runs import load_state, train_in_chunks
 
 DIGITS = tuple(range(10))
 MODES = ("none", "one_shot", "continuous")
@@ -96,6 +96,8 @@ def main(config: Config) -> None:
     with run_folder(folder, identity, restart=config.restart):
         if not (folder / "result.json").exists():
             train_and_show(config, folder, identity)
+        if config.export:
+            export(config, folder, config.export)
     result = json.loads((folder / "result.json").read_text())
     text = report.ten_table(result, smoke=config.preset == "smoke")
     write_text(folder / "ten.md", text)
@@ -126,16 +128,25 @@ def train_and_show(config: Config, folder: pathlib.Path, identity: dict) -> None
         _, sets = protocol.show(network, after, tests, for_tests)
         modes[mode] = {"sets": sets, "training_seconds": seconds}
         print(f"{mode}: {sets['known']['accuracy']:.1%} right", flush=True)
-        if mode == "continuous" and config.export:
-            about = {"accuracy": sets["known"]["accuracy"], "seed": config.seed,
-                     "commit": origin["commit"], "data_hash": data.data_hash}  # fmt: skip
-            write_pretrained(config.export / "mnist_ten.npz", network, after, DIGITS, about)
     write_json(
         folder / "result.json",
         {"seed": config.seed, "config": identity, "modes": modes, "data_hash": data.data_hash,
          "mean_rate": mean_rate, "engine": engine(), "provenance": origin,
          "wall_seconds": time.perf_counter() - start},
     )  # fmt: skip
+
+
+def export(config: Config, folder: pathlib.Path, into: pathlib.Path) -> None:
+    """Write the trained network of the continuous decay, flushed as it was shown."""
+    result = json.loads((folder / "result.json").read_text())
+    about = {"accuracy": result["modes"]["continuous"]["sets"]["known"]["accuracy"],
+             "seed": config.seed, "commit": result["provenance"]["commit"],
+             "data_hash": result["data_hash"]}  # fmt: skip
+    network, (before, _) = config.network("continuous"), load_state(folder / "continuous.npz")
+    _, for_flush, _ = jax.random.split(jax.random.key(config.seed), 3)
+    write_pretrained(
+        into / "mnist_ten.npz", network, flush(network, before, for_flush), DIGITS, about
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from synscale_jax.report.collect import collect
 from synscale_jax.scaling import use_it_or_lose_it
 from synscale_jax.training import methods
 from synscale_jax.training.cells import cells_named
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_seeds, run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.methods import Method
 from synscale_jax.training.provenance import write_text
@@ -78,6 +78,9 @@ class Config:
     """Folder of runs and table."""
     restart: bool = False
     """Begin anew; earlier runs are kept aside."""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
 
 
 def main(config: Config) -> None:

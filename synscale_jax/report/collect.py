@@ -109,7 +109,7 @@ def _check_settings(
 ) -> None:
     """Refuse a cell whose runs differ in more than method and seed."""
     everything = [run for runs in column.values() for run in runs]
-    for name in ("config", "data"):
+    for name in ("config", "data", "measures"):
         _check_equal(folder, everything, name)
     for runs in column.values():
         for name in ("method", "model"):
@@ -118,7 +118,7 @@ def _check_settings(
 
 def _check_equal(folder: pathlib.Path, runs: Sequence[Mapping[str, Any]], part: str) -> None:
     for run in runs[1:]:
-        first, other = runs[0][part], run[part]
+        first, other = runs[0].get(part, {}), run.get(part, {})
         if first == other:
             continue
         name = next(key for key in {**first, **other} if first.get(key) != other.get(key))
@@ -134,8 +134,11 @@ def _name(run: Mapping[str, Any]) -> str:
 
 
 def _check_copies(folder: pathlib.Path, column: _Column) -> None:
-    """Refuse one run under two seeds, which would count twice."""
-    seen: dict[str, Mapping[str, Any]] = {}
+    """Refuse one run under two seeds, which would count twice.
+
+    Two methods may agree: at a strength of 0 they are the baseline.
+    """
+    seen: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run in (run for runs in column.values() for run in runs):
         if "state_hash" in run:
             same, what = run["state_hash"], "ended in the same weights"
@@ -145,7 +148,7 @@ def _check_copies(folder: pathlib.Path, column: _Column) -> None:
             what = "have the same figures in every fold and epoch"
         else:
             continue
-        twin = seen.setdefault(same, run)
+        twin = seen.setdefault((run["method"]["name"], same), run)
         if twin is not run:
             raise ResultError(
                 f"{_name(twin)} and {_name(run)} below {folder} {what}, so one is a copy of the "

@@ -126,5 +126,9 @@ def write_pretrained(
         "classes": np.asarray(classes),
         "about": json.dumps({"network": kept, **about}),
     }
-    with pathlib.Path(path).open("wb") as file:
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".partial")
+    with scratch.open("wb") as file:
         np.savez_compressed(file, **arrays)
+    os.replace(scratch, path)

@@ -112,7 +112,7 @@ def bounds_measures(examples: int = 10_000) -> Measures:
         del first
         return {"bounds": informations(program, last, examples=examples)}
 
-    return Measures(each_epoch=each_epoch, at_end=at_end)
+    return Measures(each_epoch=each_epoch, at_end=at_end, settings={"examples": examples})
 
 
 def _by_split(

@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tyro
@@ -74,6 +74,18 @@ def _refusal_behind(stop: BaseException) -> ValueError | None:
             return error
         error = error.__context__
     return None
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds of which there are none, that repeat themselves, or that no folder is for.
+
+    Raises:
+      ValueError: in one sentence.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds={seeds} is empty or repeats itself: name each one once.")
+    if min(seeds) < 0:
+        raise ValueError(f"seeds={seeds} has a negative seed: use 0 or more.")
 
 
 def check_numbers(config: Any, **least: float) -> None:

@@ -78,11 +78,13 @@ class TrainConfig:
                 f"decay_epochs={self.decay_epochs} does not go with adam_restarted, which restarts "
                 f"every {ADAM_RESTART_EVERY} epochs: leave it at {ADAM_RESTART_EVERY}, or use adam."
             )
-        if self.normalization is not None and not self.normalization[1] > 0:
-            raise ValueError(
-                f"normalization={self.normalization} divides by {self.normalization[1]}: "
-                "give the mean and a deviation above 0, or None."
-            )
+        if self.normalization is not None:
+            mean, deviation = self.normalization
+            if not abs(mean) < float("inf") or not 0 < deviation < float("inf"):
+                raise ValueError(
+                    f"normalization={self.normalization} is not possible: give the mean and a "
+                    "deviation above 0, or None."
+                )
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformation:

@@ -58,6 +58,8 @@ class FoldConfig:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: use 1 or more.")
         if self.folds < 2:
             raise ValueError(f"folds={self.folds} is no cross-validation: use 2 or more.")
+        if self.loss not in ("squared", "absolute"):
+            raise ValueError(f"loss={self.loss!r} is unknown: use 'squared' or 'absolute'.")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation={self.validation} is no share: use 0 to below 1.")
         if not 0 < self.learning_rate < float("inf") or not 0 < self.decay <= 1:
@@ -166,6 +168,13 @@ class FoldProgram:
         together: int | None = None,
     ) -> None:
         self.table, self.methods, self.config = table, tuple(methods), config
+        for method in methods:
+            pulls = method.regression_loss is not Method.regression_loss
+            if not table.num_classes and method.loss is not Method.loss and not pulls:
+                raise ValueError(
+                    f"{method.label} is a loss of logits, of which a regression has none: leave it "
+                    "out, or give the method a regression_loss."
+                )
         self.model = table_model(table)
         self.layers = self.model.layer_table()
         self._models = [method.model(self.model) for method in methods]

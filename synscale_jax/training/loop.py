@@ -47,10 +47,12 @@ class Measures:
     Attributes:
       each_epoch: program and state after an epoch -> what is added to the epoch's line.
       at_end: program, the state before the first step and the last one -> ``result["measured"]``.
+      settings: of both, in JSON's types; a run with others is another run.
     """
 
     each_epoch: Callable[[Any, TrainState], Mapping[str, Any]] | None = None
     at_end: Callable[[Any, TrainState, TrainState], Mapping[str, Any]] | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 NOTHING_ELSE = Measures()
@@ -100,7 +102,7 @@ def train(
       Busy: if another process is training it.
       Interrupted: after saving, when a signal asked to stop.
     """
-    identity, again = _identity(program, seed), same_command(restart)
+    identity, again = _identity(program, seed, measures), same_command(restart)
     with (
         run_folder(pathlib.Path(folder), identity, restart=restart) as folder,
         Signals() as signals,
@@ -282,14 +284,14 @@ class _Run:
             row["mean_gap"] = {
                 name: float(gap) if np.isfinite(gap) else None for name, gap in gaps.items()
             }
-        if self.measures.each_epoch is not None:
-            row |= self.measures.each_epoch(program, self.state)
         if not np.isfinite([test.loss, chosen_by.loss]).all():
             raise NotFiniteError(
                 f"{program.method.label} diverged: after step {step} (epoch {row['epoch']}) the "
                 "loss of the evaluation is not finite; the first bad numbers are in "
                 f"{_first_bad(program, self.state)}."
             )
+        if self.measures.each_epoch is not None:
+            row |= self.measures.each_epoch(program, self.state)
         progress.seconds += time.perf_counter() - start
         row["seconds"] = round(progress.seconds, 3)
         progress.history.append(row)
@@ -368,9 +370,11 @@ def _first_bad(program: BaseProgram, state: TrainState) -> str:
     return "the loss itself"
 
 
-def _identity(program: BaseProgram, seed: int) -> dict[str, Any]:
+def _identity(program: BaseProgram, seed: int, measures: Measures = NOTHING_ELSE) -> dict[str, Any]:
     """What makes a run this run and no other."""
+    measured = {"measures": dict(measures.settings)} if measures.settings else {}
     return {
+        **measured,
         "model": _described(program.model),
         "method": {"name": program.method.name, **program.method.settings},
         "config": dataclasses.asdict(program.config),

@@ -287,6 +287,9 @@ def combined(first: Method, second: Method) -> Method:
         f"{first.label} + {second.label}",
         {first.name: dict(first.settings), second.name: dict(second.settings)},
         loss=lambda logits, labels: first.loss(logits, labels) + second.loss(logits, labels),
+        regression_loss=lambda predictions, mean: (
+            first.regression_loss(predictions, mean) + second.regression_loss(predictions, mean)
+        ),
         after_optimizer=after_optimizer,
         norm_reading=readings.pop() if readings else Method.norm_reading,
         model=lambda model: second.model(first.model(model)),

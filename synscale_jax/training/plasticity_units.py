@@ -177,4 +177,6 @@ def train_units(
                 **origin,
             },
         )
+        if signals.received is not None:  # it came in the last epoch
+            raise Interrupted(128 + signals.received)
         return np.asarray(weights)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from synscale_jax.training import methods
+from synscale_jax.training.command_line import check_seeds
 from synscale_jax.training.config import TrainConfig
 
 MethodName = Literal["baseline", "synscaw", "synscal"]
@@ -78,11 +79,11 @@ class MethodsConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        for name, value in (("methods", self.methods), ("seeds", self.seeds)):
-            if not value or len(set(value)) != len(value):
-                raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds={self.seeds} has a negative seed: use 0 or more.")
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ValueError(
+                f"methods={self.methods} is empty or repeats itself: name each one once."
+            )
+        check_seeds(self.seeds)
         self.chosen_methods()
 
     def chosen_methods(self) -> list[methods.Method]:

@@ -281,6 +281,8 @@ def run_fold_job(
             f"{outcome['wall_seconds']:.1f} s",
             file=sys.stderr,
         )
+        if signals.received is not None:  # it came when nothing was left to train
+            raise Interrupted(128 + signals.received)
         return json.loads(path.read_text())
 
 
@@ -293,7 +295,7 @@ def _train(
     for first in range(0, program.config.epochs, program.epochs_a_call):
         state, metrics = program.run(state, data, keys, number, first)
         parts.append(jax.device_get(metrics))
-        if signals.received is not None:
+        if signals.received is not None and first + program.epochs_a_call < program.config.epochs:
             print(
                 f"\nstopped in {job}; {same_command(restart)} goes on before it.", file=sys.stderr
             )

@@ -50,6 +50,11 @@ class SequenceSettings:
     length: int = 200
     """Words of a review that are read, its first ones."""
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name}={getattr(self, field.name)}: use 1 or more.")
+
 
 class SequenceRow(NamedTuple):
     """A row of sequences.

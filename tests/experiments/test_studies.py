@@ -118,3 +118,18 @@ def test_search_with_another_seed_has_a_table_of_its_own(tmp_path, monkeypatch):
     text = (tmp_path / "smoke/search3/hyperparameters.md").read_text()
     assert "| baseline | 1 of 1 |" in text and "Not run: synscal." in text
     assert ", 1 epochs," in text and "commit" in text and "jax " in text
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 0), (0, -1)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("readings", "ReadingsConfig"),
+        ("figure6", "Figure6Config"),
+        ("use_it_or_lose_it", "Config"),
+        ("table5_sequences", "SequencesConfig"),
+    ],
+)
+def test_seeds_that_no_table_would_show_are_refused(name, kind, seeds):
+    with pytest.raises(ValueError, match=r"name each one once|has a negative seed"):
+        getattr(load(name), kind)(seeds=seeds)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import signal
 
 import jax
 import numpy as np
@@ -16,10 +17,10 @@ from synscale_jax.analysis.significance import (
     student_t_test,
 )
 from synscale_jax.data import DataNotAvailable
-from synscale_jax.training import table5
+from synscale_jax.training import methods, table5
 from synscale_jax.training import table5_report as report
-from synscale_jax.training.folds import EpochMetrics, FoldConfig
-from synscale_jax.training.runs import RunError
+from synscale_jax.training.folds import EpochMetrics, FoldConfig, FoldProgram
+from synscale_jax.training.runs import Interrupted, RunError
 from synscale_jax.training.table5 import (
     PAPER_ROWS,
     ROWS,
@@ -345,6 +346,23 @@ def test_a_damaged_result_is_kept_aside_and_run_again(smoke):
     module.main(config)
     assert path.with_name("result.json.damaged").read_text() == held[:100]
     assert json.loads(path.read_text())["state_hash"] == json.loads(held)["state_hash"]
+
+
+def test_a_signal_after_the_last_epoch_loses_no_run(smoke, monkeypatch):
+    module, config = smoke
+    path = config.folder / "diabetes" / "baseline" / "seed0" / "result.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    monkeypatch.setattr(table5.Signals, "received", signal.SIGINT)
+    with pytest.raises(Interrupted):  # the program stops, with this run done
+        module.main(config)
+    assert json.loads(path.read_text())["state_hash"] == before["state_hash"]
+
+
+def test_losses_of_logits_are_refused_for_a_regression():
+    table = table5.load_table("diabetes")
+    with pytest.raises(ValueError, match="confidence penalty is a loss of logits"):
+        FoldProgram(table, [methods.confidence_penalty()], FoldConfig())
 
 
 def test_rows_without_groups_are_refused_in_one_sentence():

@@ -45,6 +45,16 @@ def test_runs_come_by_method_in_the_order_of_seeds(put, tmp_path):
     assert list(finished([*column["baseline"], result(seed=3, status="diverged")])) == [0, 2, 10]
 
 
+def test_two_methods_may_agree_but_not_two_seeds(put, tmp_path):
+    """A strength of 0 is the baseline, the natural control."""
+    put(result(state_hash="a"))
+    put(result("synscaw", state_hash="a"), "synscaw")
+    assert [len(runs) for runs in read(tmp_path).values()] == [1, 1]
+    put(result(seed=1, state_hash="a"), seed=1)
+    with pytest.raises(ResultError, match="ended in the same weights"):
+        read(tmp_path)
+
+
 def test_half_written_result_is_left_out_and_named(put, tmp_path, capsys):
     put('{"model": {', seed=0)
     put("null", seed=2)

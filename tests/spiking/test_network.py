@@ -19,6 +19,8 @@ from synscale_jax.spiking import (
     neurons,
     training,
 )
+from synscale_jax.training.runs import RunError
+from synscale_jax.training.spiking_runs import load_state, save_state
 
 network_module = importlib.import_module("synscale_jax.spiking.network")
 
@@ -262,3 +264,15 @@ def test_bad_training_input_is_refused():
     late = state._replace(step=jnp.int32(2**31 - 10))
     with pytest.raises(ValueError, match="int32"):
         spiking.train(PICTURES, late, rates, slots, key)
+
+
+def test_a_damaged_state_is_one_sentence(tmp_path):
+    path = tmp_path / "state.npz"
+    save_state(path, spiking.initial_state(PICTURES, jax.random.key(0)), done=1)
+    assert int(load_state(path)[1]["done"]) == 1
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for broken in (whole[:middle], whole[:middle] + b"?" + whole[middle + 1 :], b""):
+        path.write_bytes(broken)
+        with pytest.raises(RunError, match=r"is damaged.*delete it and give"):
+            load_state(path)

@@ -9,7 +9,8 @@ import pytest
 
 from synscale_jax.models import cifar_resnet
 from synscale_jax.training import methods
-from synscale_jax.training.loop import train
+from synscale_jax.training.loop import Measures, train
+from synscale_jax.training.runs import RunError
 
 
 def poison(module, leaf, step, value=float("nan")):
@@ -81,6 +82,31 @@ def test_poisoned_normalisation_is_named(tmp_path):
     result = train(program, 0, tmp_path / "run", show_progress=False)
     assert "step 2 (epoch 1) left" in result["message"]
     assert result["message"].endswith("in the parameter 'norm_stem/scale'.")
+
+
+def test_measures_are_not_asked_of_a_run_that_has_diverged(tmp_path):
+    """They refuse what is not finite; the run would have no result, and none when begun again."""
+
+    def each_epoch(program, state):
+        raise ValueError("values are not finite")
+
+    huge = poison("head", "kernel", 12, 3e38)  # finite, but not what it answers
+    program = job.make_program(huge, epochs=1)
+    measures = Measures(each_epoch=each_epoch)
+    result = train(program, 0, tmp_path / "run", measures=measures, show_progress=False)
+    assert result["status"] == "diverged" and "the loss of the evaluation" in result["message"]
+
+
+def test_a_run_with_other_measures_is_another_run(tmp_path):
+    program = job.make_program(epochs=1)
+    for examples in (300, 300, 50):
+        measures = Measures(at_end=lambda *_, n=examples: {"n": n}, settings={"examples": examples})
+        if examples == 50:
+            with pytest.raises(RunError, match="examples"):
+                train(program, 0, tmp_path / "run", measures=measures, show_progress=False)
+        else:
+            result = train(program, 0, tmp_path / "run", measures=measures, show_progress=False)
+            assert result["measures"] == {"examples": 300} and result["measured"] == {"n": 300}
 
 
 def test_loss_that_is_not_finite_though_the_weights_are(tmp_path):

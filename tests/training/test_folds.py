@@ -274,6 +274,7 @@ def test_a_regression_learns_and_synscal_pulls_its_predictions_together(loss):
         ({"folds": 1}, "folds=1 is no cross-validation"),
         ({"validation": 1.0}, "validation=1.0 is no share"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"loss": "mse"}, "loss='mse' is unknown: use 'squared' or 'absolute'"),
     ],
 )
 def test_impossible_settings_are_told(change, sentence):

@@ -142,6 +142,7 @@ def test_identity_tells_what_is_ours():
         "ours": ("strength", "features"),
     }
     both = methods.combined(methods.synscal(1.0), methods.confidence_penalty(0.5))
+    np.testing.assert_array_equal(both.regression_loss(jnp.array([1.0, 2.0]), 0.0), [1.0, 4.0])
     assert both.settings["confidence_penalty"] == {"strength": 0.5, "ours": ("strength",)}
 
 

@@ -33,6 +33,7 @@ from synscale_jax.training.program import Program, split_data
         ({"optimizer": "lion"}, "optimizer='lion'", "adam, adam_restarted, sgd"),
         ({"optimizer": "adam_restarted", "decay_epochs": 3}, "decay_epochs=3", "leave it at 5"),
         ({"normalization": (0.1, 0.0)}, "normalization=(0.1, 0.0)", "a deviation above 0"),
+        ({"normalization": (float("nan"), 1.0)}, "normalization=(nan, 1.0)", "give the mean"),
     ],
 )
 def test_impossible_settings_are_refused(settings, shown, remedy):
