@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from synscale_jax.scaling._activations import activation_function
@@ -73,10 +74,11 @@ def collected(
 
 
 def _mean(fired: Array, layer: Layer, where: Array | None) -> Array:
-    """Mean over the batch and all positions, one number a neuron."""
+    """Mean over the batch and all positions, one number a neuron; 0 where no example counts."""
     neurons = len(layer.axes.post) if isinstance(layer.axes.post, tuple) else 1
     counts = None if where is None else where.reshape(-1, *(1,) * (fired.ndim - 1))
-    return fired.mean(tuple(range(fired.ndim - neurons)), where=counts)
+    mean = fired.mean(tuple(range(fired.ndim - neurons)), where=counts)
+    return mean if counts is None else jnp.where(jnp.any(counts), mean, 0)
 
 
 def _only(recorded: Sequence[Array], path: Path) -> Array:

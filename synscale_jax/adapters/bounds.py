@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -162,7 +163,7 @@ def bounds_loss(
     Raises:
       ValueError: if β is negative, or no bottleneck is attached.
     """
-    if isinstance(strength, int | float) and not 0 <= strength < float("inf"):
+    if isinstance(strength, int | float | np.number) and not 0 <= strength < float("inf"):
         raise ValueError(f"strength={strength} is no weight of the KL: use a number of 0 or more.")
     attached = {name: part for name, part in sown.items() if name.startswith(_PREFIX)}
     if not attached:

@@ -81,7 +81,8 @@ def apply_collecting(
             if context.module.path in outputs_at:
                 context.module.sow(ACTIVITY, "output", output)
             if context.module.path in inputs_at:
-                context.module.sow(ACTIVITY, "input", args[0])
+                entered = args[0] if args else next(iter(kwargs.values()))
+                context.module.sow(ACTIVITY, "input", entered)
         return output
 
     with nn.intercept_methods(record):

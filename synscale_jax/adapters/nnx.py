@@ -96,7 +96,9 @@ def _recorded(kind: type) -> type:
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = kind.__call__(self, *args, **kwargs)
-        _RECORDS[id(self)].append((args[0], output))
+        record = _RECORDS.get(id(self))  # a copy, as nnx.jit makes one, has none
+        if record is not None:
+            record.append((args[0] if args else next(iter(kwargs.values())), output))
         return output
 
     return type(kind)(f"Recorded{kind.__name__}", (kind,), {"__call__": call})

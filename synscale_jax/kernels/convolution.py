@@ -67,7 +67,7 @@ def convolution(
     if len(strides) != 2 or min(strides) < 1:
         raise ValueError(f"strides must be two positive integers, got {strides}")
     pads = _explicit_padding(x.shape, kernel.shape, strides, padding)
-    if len(pads) != 2 or min(min(pads)) < 0:
+    if len(pads) != 2 or min(map(min, pads)) < 0:
         raise ValueError(f"padding must be two pairs of integers of at least 0, got {padding}")
     return conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT)
 
@@ -132,7 +132,7 @@ def conv_general_dilated(
     )
     if covered:
         pads = _explicit_padding(lhs.shape, rhs.shape, window_strides, padding)
-        if len(window_strides) == len(pads) == 2 and min(min(pads)) >= 0:
+        if len(window_strides) == len(pads) == 2 and min(map(min, pads)) >= 0:
             return _convolution(lhs, rhs, window_strides, pads, precision)
     return lax.conv_general_dilated(
         lhs,

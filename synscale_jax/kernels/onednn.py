@@ -101,7 +101,7 @@ def convolve(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
             (k - 1 - low, k - 1 - high)
             for k, (low, high) in zip(b.shape, window["padding"], strict=False)
         ]
-        if min(min(pads)) >= 0:
+        if min(map(min, pads)) >= 0:
             b = b[::-1, ::-1].transpose(0, 1, 3, 2)
             window |= {"result": "input", "padding": tuple(pads)}
     return _partitioned(**window)(a, b)

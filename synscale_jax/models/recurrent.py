@@ -128,7 +128,8 @@ class RecurrentLayer(nn.Module):
             new = tuple(jnp.where(counts[:, None], a, b) for a, b in zip(new, state, strict=True))
             return new, new[0]
 
-        start = jnp.zeros((x.shape[0], self.features), x.dtype)
+        dtype = jnp.result_type(x, w_in, w_state)
+        start = jnp.zeros((x.shape[0], self.features), dtype)
         first = (start,) if self.cell == "gru" else (start, start)
         last, states = jax.lax.scan(step, first, (entering, mask.T))
         states = jnp.swapaxes(states, 0, 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -79,7 +80,7 @@ def rate_at(learning_rate: optax.ScalarOrSchedule, count: Array) -> Array:
 
 def check_rate(learning_rate: optax.ScalarOrSchedule) -> None:
     """Refuse a rate that learns nothing."""
-    if isinstance(learning_rate, int | float) and not 0 < learning_rate < float("inf"):
+    if isinstance(learning_rate, int | float | np.number) and not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate={learning_rate} learns nothing: use e.g. 0.01.")
 
 

@@ -223,7 +223,8 @@ def check_density(density: float | Array) -> None:
 
 def _constant(score: Array, target: Array, published: bool) -> Array:
     """K with Σ min(1, K score) = target."""
-    first = target / _total(score, score.dtype)
+    total = _total(score, score.dtype)
+    first = jnp.where(total > 0, target / jnp.where(total > 0, total, 1), 0)
     if published:
         return first
     fixed, wanted = jax.lax.stop_gradient((score, target))

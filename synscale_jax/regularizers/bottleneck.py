@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.scipy.special import logsumexp
 from jax.typing import DTypeLike
@@ -193,7 +194,7 @@ def bottleneck_loss(
     Examples:
       See :class:`Bottleneck`.
     """
-    if isinstance(strength, int | float) and not 0 <= strength < float("inf"):
+    if isinstance(strength, int | float | np.number) and not 0 <= strength < float("inf"):
         raise ValueError(
             f"strength={strength} is no weight of the KL: use a number of 0 or more "
             "(Alemi et al.: 1e-3)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -53,7 +54,7 @@ def confidence_penalty(
       Pereyra et al., `Regularizing Neural Networks by Penalizing Confident Output Distributions
       <https://arxiv.org/abs/1701.06548>`_, 2017. Hofmann and Mäder, IEEE TNNLS 33(7), 2022, eq. 7.
     """
-    if isinstance(strength, int | float) and not 0 <= strength < float("inf"):
+    if isinstance(strength, int | float | np.number) and not 0 <= strength < float("inf"):
         raise ValueError(
             f"strength={strength} is no strength of a penalty: use a number of 0 or more "
             "(Pereyra et al.: 1.0)."

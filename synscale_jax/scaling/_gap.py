@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from synscale_jax.scaling._activations import (
@@ -53,7 +54,7 @@ class Reading:
         _one_of("measured_on", self.measured_on, MEASUREMENTS)
         _one_of("granularity", self.granularity, GRANULARITIES)
         _one_of("norm_reading", self.norm_reading, NORM_READINGS)
-        finite = not isinstance(self.target, int | float) or math.isfinite(self.target)
+        finite = not isinstance(self.target, int | float | np.number) or math.isfinite(self.target)
         if isinstance(self.target, str | None) or not finite:
             _one_of("target", self.target, (*TARGETS, "or a number"))
         if self.noise_batch < 1:
@@ -83,7 +84,7 @@ class Reading:
         weights = jnp.moveaxis(kernel, post, range(-len(post), 0)).astype(jnp.float32)
         neurons = weights.shape[len(pre) :]
         weights = weights.reshape(-1, *neurons)  # (synapses of a neuron, neurons...)
-        shift = jnp.zeros(neurons) if bias is None else bias.astype(jnp.float32)
+        shift = jnp.zeros(neurons, jnp.float32) if bias is None else bias.astype(jnp.float32)
         if self.measured_on == "noise":
             noise = self._noise(key, weights.shape[0], 1) + NOTEBOOK_NOISE_SHIFT
             measured = _noise_activity(layer, noise, weights, shift)
@@ -93,12 +94,12 @@ class Reading:
         gap = self._target(layer, weights, shift, norm, key) - measured
         if self.granularity == "layer":
             gap = jnp.broadcast_to(jnp.mean(gap), gap.shape)
-        return _computed_once(gap)
+        return _computed_once(gap.astype(jnp.float32))
 
     def _noise(self, key: Array | None, inputs: int, stream: int) -> Array:
         assert key is not None
         return jax.random.uniform(
-            jax.random.fold_in(key, stream), (self.noise_batch, inputs), minval=-1.0, maxval=1.0
+            jax.random.fold_in(key, stream), (self.noise_batch, inputs), jnp.float32, -1.0, 1.0
         )
 
     def _target(

@@ -50,6 +50,8 @@ def _restore_norm(weights: Array, step: Array, pre: tuple[int, ...]) -> Array:
     """
     squared, growth = sums_over(pre, jnp.square(weights), step * (2 * weights + step))
     growth = jnp.where(squared > 0, growth / jnp.where(squared > 0, squared, 1), 0)
+    left = growth > -1  # of a weight vector that is cancelled there is no direction to keep
+    step, growth = jnp.where(left, step, 0), jnp.where(left, growth, 0)
     shrink = jnp.expm1(-0.5 * jnp.log1p(growth))
     return step + shrink * (weights + step)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -70,6 +71,8 @@ def synscal(
     """
     _refuse_bad_input(logits, scaling_rate, reading, axis)
     logits = jnp.moveaxis(logits, axis, -1)
+    if where is not None:  # what does not count may be anything, and adds no gradient either
+        logits = jnp.where(where[..., None], logits, 0)
     classes = logits.shape[-1]
     if reading == "mean_logit":
         mean = _batch_mean(logits, where, axis_name).mean()
@@ -123,13 +126,13 @@ def synscal_regression(
 
 def _batch_mean(values: Array, where: Array | None, axis_name: str | None) -> Array:
     """Mean (classes,) of values (..., classes) over the examples that count, on every device."""
-    rows = values.reshape(-1, values.shape[-1])
-    keep = jnp.ones(len(rows), rows.dtype) if where is None else where.reshape(-1)
-    keep = keep.astype(rows.dtype)
+    wide = jnp.promote_types(values.dtype, jnp.float32)  # float16 counts to 65 504
+    rows = values.reshape(-1, values.shape[-1]).astype(wide)
+    keep = jnp.ones(len(rows), wide) if where is None else where.reshape(-1).astype(wide)
     total, count = keep @ rows, keep.sum()
     if axis_name is not None:
         total, count = jax.lax.psum((total, count), axis_name)
-    return total / jnp.maximum(count, 1)
+    return (total / jnp.maximum(count, 1)).astype(values.dtype)
 
 
 def _refuse_bad_input(logits: Array, scaling_rate: Number, reading: str, axis: int) -> None:
@@ -150,7 +153,7 @@ def _refuse_bad_input(logits: Array, scaling_rate: Number, reading: str, axis: i
 
 def _refuse_bad_rate(scaling_rate: Number) -> None:
     if isinstance(scaling_rate, str | None) or (
-        isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf")
+        isinstance(scaling_rate, int | float | np.number) and not 0 <= scaling_rate < float("inf")
     ):
         raise ValueError(
             f"scaling_rate={scaling_rate!r} is no rate: use a number of 0 or more (the paper: 1.0)."

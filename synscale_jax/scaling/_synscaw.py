@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -350,13 +351,13 @@ def _validate(
     max_relative_change: Number | None,
 ) -> None:
     if isinstance(scaling_rate, str | None) or (
-        isinstance(scaling_rate, int | float) and not 0 <= scaling_rate < float("inf")
+        isinstance(scaling_rate, int | float | np.number) and not 0 <= scaling_rate < float("inf")
     ):
         raise ValueError(
             f"scaling_rate={scaling_rate!r} is no rate: use a number of 0 or more (the paper: "
             "0.01) or a schedule."
         )
-    if not isinstance(every_k, int) or every_k < 1:
+    if not isinstance(every_k, int | np.integer) or every_k < 1:
         raise ValueError(
             f"every_k={every_k!r} is no number of steps: use 1 or more (under "
             "optax.inject_hyperparams pass static_args=synscale_jax.STATIC_ARGS)."
@@ -367,5 +368,5 @@ def _validate(
             "give one of them."
         )
     for name, bound in (("clip", clip), ("max_relative_change", max_relative_change)):
-        if isinstance(bound, int | float) and not bound > 0:  # nan, too
+        if isinstance(bound, int | float | np.number) and not bound > 0:  # nan, too
             raise ValueError(f"{name}={bound} leaves no step: use a positive number or None.")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -83,14 +84,20 @@ def use_it_or_lose_it(
       Antonov and Sukhov, Weight regularization in spiking neural networks, Proc. XXXII workshop
       Neuroinformatics, Krasnoyarsk 2024, eq. 5, for the decay.
     """
-    if isinstance(time_constant, int | float) and not time_constant > 0:
+    if isinstance(time_constant, int | float | np.number) and not time_constant > 0:
         raise ValueError(f"time_constant={time_constant}: use a positive number of steps.")
-    if isinstance(threshold, int | float) and threshold < 0:
+    if isinstance(threshold, int | float | np.number) and not threshold >= 0:
         raise ValueError(f"threshold={threshold}: absolute values exceed it always, use 0 or more.")
 
     def chosen(params: Any) -> dict[str, tuple[Layer, Any]]:
         leaves = leaves_by_path(params)
         table = layers_from_names(params) if layers is None else layers
+        for layer in table:
+            if (*layer.path, layer.kernel) not in leaves:
+                raise ValueError(
+                    f"layer {layer.name!r} has no {layer.kernel!r} among the parameters "
+                    f"{', '.join(sorted('/'.join(path) for path in leaves))}: name one of them."
+                )
         found = {layer.name: (layer, leaves.get((*layer.path, layer.kernel))) for layer in table}
         return {name: pair for name, pair in found.items() if not is_hole(pair[1])}
 

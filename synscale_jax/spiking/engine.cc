@@ -169,6 +169,27 @@ ffi::Error Call(ffi::Buffer<ffi::S32> steps, ffi::Buffer<ffi::S32> who,
                 ffi::ResultBuffer<type> arrivals, ffi::ResultBuffer<ffi::S32> last_input,
                 ffi::ResultBuffer<ffi::S32> counts, ffi::ResultBuffer<ffi::S32> time) {
   using T = ffi::NativeType<type>;
+  const auto n = partner_delay.element_count(), inputs = last_input_in.element_count();
+  const auto known = steps.element_count();
+  if (control.element_count() != 3 || time_in.element_count() != 3 || n == 0 ||
+      parameters.element_count() != (kRefractory + 1) * 2 * n || threshold.element_count() != 2 * n ||
+      at_input.element_count() != n || at_output.element_count() != n ||
+      constants.element_count() != kContinuous + 1 || inhibition_delay.element_count() != n * n ||
+      cells_in.element_count() != (kPost + 1) * 2 * n || counts_in.element_count() != 2 * n ||
+      rows_in.element_count() != inputs * (n + 1) || arrivals_in.element_count() == 0 ||
+      arrivals_in.element_count() != arrivals_in.dimensions()[0] * 2 * n ||
+      who.element_count() != known)
+    return ffi::Error::InvalidArgument("the state is of another network");
+  const int32_t count = control.typed_data()[kCount];
+  if (count < 0 || static_cast<decltype(known)>(count) > known)
+    return ffi::Error::InvalidArgument("there are fewer input spikes than their count says");
+  for (int32_t event = 0; event < count; ++event) {
+    const int32_t input = who.typed_data()[event];
+    if (input < 0 || static_cast<decltype(inputs)>(input) >= inputs)
+      return ffi::Error::InvalidArgument("a spike is of an input that is not there");
+    if (event > 0 && steps.typed_data()[event] < steps.typed_data()[event - 1])
+      return ffi::Error::InvalidArgument("input spikes are not in the order of their steps");
+  }
   // The results are the state's own memory where XLA could arrange it.
   auto carry = [](const auto& from, auto& to) {
     if (to->untyped_data() != from.untyped_data())
@@ -181,8 +202,7 @@ ffi::Error Call(ffi::Buffer<ffi::S32> steps, ffi::Buffer<ffi::S32> who,
   carry(counts_in, counts);
   carry(time_in, time);
   Network<T> network{
-      static_cast<int64_t>(partner_delay.element_count()),
-      static_cast<int64_t>(last_input_in.element_count()),
+      static_cast<int64_t>(n), static_cast<int64_t>(inputs),
       arrivals_in.dimensions()[0],
       steps.typed_data(), who.typed_data(), control.typed_data(),
       parameters.typed_data(), threshold.typed_data(), at_input.typed_data(),

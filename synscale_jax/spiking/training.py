@@ -59,7 +59,18 @@ def run(
     Returns:
       The state after it, and spikes by neuron, int32 (2 n,), excitatory neurons first.
     """
+    _check_state(network, state)
     return _run(network, state, spikes, steps, rates, decay=decay, native=_choice(native))
+
+
+def _check_state(network: Network, state: NetworkState) -> None:
+    """Refuse the state of another network, which C++ would read beyond its end."""
+    wanted, found = (network.inputs, network.neurons), state.weights.shape
+    if found != wanted or state.threshold.shape != (2 * network.neurons,):
+        raise ValueError(
+            f"a state with weights {found} is of another network than one with weights {wanted}: "
+            "make it with initial_state(network, key)."
+        )
 
 
 def _choice(native: bool | None) -> bool:
@@ -79,8 +90,9 @@ def _run(
     decay: bool,
     native: bool,
 ) -> tuple[NetworkState, Array]:
-    step = spikes.step.at[spikes.count].set(steps)  # the padding ends the run, not the last spike
-    spikes = InputSpikes(step, spikes.input, spikes.count + 1)
+    # One more than there may be spikes: the padding ends the run, not the last spike.
+    step = jnp.append(spikes.step, steps).at[spikes.count].set(steps)
+    spikes = InputSpikes(step, jnp.append(spikes.input, 0), spikes.count + 1)
     end = state.step + steps
     packed = _engine.advance(
         network, state, _engine.pack(state), spikes, state.step, end, rates, decay, native
@@ -185,6 +197,7 @@ def flush(
 def _checked(
     network: Network, state: NetworkState, rates: ArrayLike, slots: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
+    _check_state(network, state)
     rates = encoding.check_rates(np.asarray(rates), network.inputs, network.dt)
     slots = np.asarray(slots)
     if slots.shape != (len(rates),):

@@ -286,3 +286,23 @@ def test_converges_on_a_parabola_behind_adam(kwargs):
     for _ in range(400):
         params, state = step(params, state)
     assert_close(params, goal, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"target": "layer_noise_sampled"}])
+def test_layers_without_bias_in_float64_mode(kwargs):
+    params = {"dense": {"kernel": np.ones((3, 2), np.float32)}}
+    with jax.enable_x64(True):
+        tx = ss.synscaw(0.1, **kwargs)
+        updates, state = tx.update(
+            optax.tree.zeros_like(params), tx.init(params), params,
+            activity={"dense": np.ones(2, np.float32)},
+        )  # fmt: skip
+    assert updates["dense"]["kernel"].dtype == state.mean_gap["dense"].dtype == np.float32
+
+
+def test_a_neuron_whose_weights_a_step_cancels_keeps_them():
+    params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}}
+    tx = ss.synscaw(1.0, target=0.0)  # γ w ẑ = −1
+    zeros = optax.tree.zeros_like(params)
+    updates, _ = tx.update(zeros, tx.init(params), params, activity={"dense": jnp.ones(2)})
+    np.testing.assert_array_equal(updates["dense"]["kernel"], 0)

@@ -1,6 +1,7 @@
 """What a user may get wrong with synscaw, and the one sentence that says so."""
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -124,3 +125,20 @@ def test_a_head_among_the_names():
         ValueError, match=r"head='out' is no layer with a kernel: use .*a/dense, head"
     ):
         ss.layers_from_names(params, head="out")
+
+
+def test_rates_of_numpy_are_rates():
+    for make in (
+        lambda: ss.synscaw(np.float32(-1)),
+        lambda: ss.synscal(jnp.ones((2, 3)), scaling_rate=np.float32(-1)),
+        lambda: ss.scaling.use_it_or_lose_it(10.0, threshold=float("nan")),
+    ):
+        with pytest.raises(ValueError, match="use"):
+            make()
+    ss.synscaw(0.1, every_k=np.int64(2))
+
+
+def test_use_it_or_lose_it_names_a_layer_that_is_not_there():
+    tx = ss.scaling.use_it_or_lose_it(10.0, layers=[ss.Layer(("typo",))])
+    with pytest.raises(ValueError, match="layer 'typo' has no 'kernel' among the parameters"):
+        tx.init({"dense": {"kernel": jnp.ones((3, 2))}})

@@ -145,3 +145,19 @@ def test_shard_map_equals_one_device():
 def test_bad_input_is_refused_in_one_sentence(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ss.synscal(kwargs.pop("logits"), **kwargs)
+
+
+def test_float16_counts_many_examples():
+    logits = jnp.zeros((70_000, 4), jnp.float16)
+    assert ss.synscal(logits, reading="batch_mean") == 0
+    assert ss.synscal(logits + 1, reading="mean_logit") == 0.5625
+
+
+def test_what_does_not_count_may_be_anything():
+    logits = jnp.array([[1.0, 2.0], [-jnp.inf, -jnp.inf]])
+    where = jnp.array([True, False])
+    for reading in ("per_example", "batch_mean", "mean_logit"):
+        value, slope = jax.value_and_grad(
+            lambda x, r=reading: ss.synscal(x, where=where, reading=r).sum()
+        )(logits)
+        assert jnp.isfinite(value) and jnp.isfinite(slope).all() and (slope[1] == 0).all()

@@ -276,3 +276,32 @@ def test_a_damaged_state_is_one_sentence(tmp_path):
         path.write_bytes(broken)
         with pytest.raises(RunError, match=r"is damaged.*delete it and give"):
             load_state(path)
+
+
+@pytest.mark.parametrize("native", paths())
+def test_the_state_of_another_network_is_refused(native):
+    other = dataclasses.replace(SMALL, neurons_per_class=5)
+    state = spiking.initial_state(other, jax.random.key(0))
+    with pytest.raises(ValueError, match="is of another network"):
+        training.train(SMALL, state, np.ones((1, 60)), [0], jax.random.key(0), native=native)
+
+
+@pytest.mark.parametrize("native", paths())
+def test_spikes_need_no_padding(native):
+    spikes = encoding.InputSpikes(jnp.array([0, 3, 5]), jnp.array([0, 1, 2]), jnp.int32(3))
+    state = spiking.initial_state(SMALL, jax.random.key(0))
+    after, _ = training.run(SMALL, state, spikes, 20, learning_rates(SMALL, 0), native=native)
+    assert int(after.step) == 20
+
+
+@pytest.mark.skipif(spiking.engine() == "jax", reason="no C++ compiler here")
+@pytest.mark.parametrize(
+    ("steps", "inputs", "told"),
+    [([5, 3, 0], [0, 1, 2], "order"), ([0, 1, 2], [0, 1, 60], "not there")],
+)
+def test_spikes_that_would_be_read_or_written_elsewhere_are_refused(steps, inputs, told):
+    spikes = encoding.InputSpikes(jnp.array(steps), jnp.array(inputs), jnp.int32(3))
+    state = spiking.initial_state(SMALL, jax.random.key(0))
+    with pytest.raises(Exception, match=told):
+        after = training.run(SMALL, state, spikes, 20, learning_rates(SMALL, 0), native=True)
+        jax.block_until_ready(after)
