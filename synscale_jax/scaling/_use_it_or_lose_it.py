@@ -64,8 +64,9 @@ def use_it_or_lose_it(
       kept, from a collector of ``synscale_jax.adapters`` called with ``presynaptic=True``.
 
     Raises:
-      ValueError: at once for a τ that is not positive or a negative threshold; when traced for
-        missing or misshapen ``presynaptic``.
+      ValueError: at once for a τ that is not positive or a threshold that is not 0 or more; in
+        ``init`` for a layer whose kernel is not there; when traced for missing or misshapen
+        ``presynaptic``.
 
     Examples:
       >>> import jax.numpy as jnp, optax, synscale_jax as ss

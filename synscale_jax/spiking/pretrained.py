@@ -109,7 +109,7 @@ def write_pretrained(
     classes: Sequence[int],
     about: dict[str, object],
 ) -> None:
-    """Write weights and delays with what they are.
+    """Write weights and delays with what they are; whole or not at all, in a folder that is made.
 
     Args:
       path: of the npz file.
