@@ -22,7 +22,7 @@ from typing import Literal
 
 import bioplausible_report
 
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_seeds, run_experiment
 from synscale_jax.training.plasticity_jobs import Study, run_study
 from synscale_jax.training.plasticity_rows import Row
 from synscale_jax.training.plasticity_studies import GROUPS
@@ -70,8 +70,7 @@ class Config:
                 f"there is no row {unknown[0]!r} in {', '.join(self.groups)}: use e.g. "
                 f"{', '.join(alike)}."
             )
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f"seeds={self.seeds}: use one or more, each 0 or more.")
+        check_seeds(self.seeds)
         self.study()
 
     def rows(self) -> list[Row]:

@@ -38,7 +38,7 @@ from synscale_jax.plasticity import power_activation, power_readout
 from synscale_jax.report.plots import save
 from synscale_jax.report.statistics import spread
 from synscale_jax.report.tables import markdown
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_seeds, run_experiment
 from synscale_jax.training.plasticity_jobs import (
     Study,
     random_units,
@@ -100,8 +100,7 @@ class Config:
                 f"points={self.points} are too few for a perplexity of {PERPLEXITY}: use "
                 f"{PERPLEXITY + 1} or more."
             )
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f"seeds={self.seeds}: use one or more, each 0 or more.")
+        check_seeds(self.seeds)
         if not 0 < self.scaling_rate < float("inf"):
             raise ValueError(f"scaling_rate={self.scaling_rate} scales nothing: use e.g. 0.01.")
 

@@ -27,7 +27,7 @@ from synscale_jax.report.statistics import estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.bounds import bounds_measures, with_bounds
 from synscale_jax.training.cells import Cell, cells_named
-from synscale_jax.training.command_line import check_numbers, run_experiment
+from synscale_jax.training.command_line import check_numbers, check_seeds, run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.methods import Method
 from synscale_jax.training.provenance import write_text
@@ -75,17 +75,15 @@ class Figure5Config:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, scaling_rate=0, strength=0, features=1, seeds=0)
+        check_seeds(self.seeds)
+        check_numbers(self, scaling_rate=0, strength=0, features=1, examples=2)
         for cell in cells_named(self.cells):
             if cell.network not in PLACES:
                 raise ValueError(
                     f"cell {cell.name} has no places to probe: use networks {', '.join(PLACES)}."
                 )
-        if not self.seeds or not self.cells or self.examples < 2:
-            raise ValueError(
-                f"cells={self.cells}, seeds={self.seeds}, examples={self.examples}: give at least "
-                "one cell, one seed and two examples."
-            )
+        if not self.cells:
+            raise ValueError("cells=() trains nothing: name at least one, e.g. mnist-mlp.")
 
     def settings(self, cell: Cell) -> TrainConfig:
         """How the network of a cell is trained."""

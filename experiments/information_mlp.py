@@ -28,7 +28,7 @@ from synscale_jax.report.statistics import Estimate, estimate, spread
 from synscale_jax.training import methods
 from synscale_jax.training.bounds import bounds_measures, with_bounds
 from synscale_jax.training.cells import cells_named
-from synscale_jax.training.command_line import check_numbers, run_experiment
+from synscale_jax.training.command_line import check_numbers, check_seeds, run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.methods import Method
 from synscale_jax.training.provenance import write_text
@@ -72,7 +72,8 @@ class InformationConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, scaling_rate=0, strengths=0, features=1, seeds=0)
+        check_seeds(self.seeds)
+        check_numbers(self, scaling_rate=0, strengths=0, features=1, examples=2)
         (cell,) = cells_named([self.cell])
         if cell.network not in PRESETS[self.preset]:
             raise ValueError(
@@ -82,11 +83,6 @@ class InformationConfig:
         if len(set(self.strengths)) < 2 or min(self.strengths) < 0:
             raise ValueError(
                 f"strengths={self.strengths} make no curve: give two or more numbers of 0 or more."
-            )
-        if not self.seeds or self.examples < 2:
-            raise ValueError(
-                f"seeds={self.seeds}, examples={self.examples}: give at least one seed and two "
-                "examples."
             )
 
     def names(self) -> list[str]:

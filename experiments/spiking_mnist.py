@@ -40,7 +40,12 @@ from synscale_jax.spiking import (
     protocol,
     step,
 )
-from synscale_jax.training.command_line import check_numbers, check_seeds, run_experiment
+from synscale_jax.training.command_line import (
+    check_each_once,
+    check_numbers,
+    check_seeds,
+    run_experiment,
+)
 from synscale_jax.training.provenance import provenance, write_json, write_text
 from synscale_jax.training.runs import RunError, run_folder
 from synscale_jax.training.spiking_runs import in_processes, load_state, save_state, train_in_chunks
@@ -85,8 +90,7 @@ class Config:
             )
         check_seeds(self.seeds)
         check_numbers(self, processes=1, continuous_time=0)
-        if not self.modes or len(set(self.modes)) != len(self.modes):
-            raise ValueError(f"modes={self.modes} is empty or repeats itself: name each one once.")
+        check_each_once(self, "modes")
 
     def network(self, mode: str) -> Network:
         """The network of a mode."""

@@ -27,7 +27,7 @@ from synscale_jax.report import tables
 from synscale_jax.report.collect import Results
 from synscale_jax.report.plots import Dot
 from synscale_jax.training import table5_report as report
-from synscale_jax.training.command_line import check_seeds, run_experiment
+from synscale_jax.training.command_line import check_each_once, check_seeds, run_experiment
 from synscale_jax.training.folds import FoldConfig
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.table5 import METHODS, PAPER_ROWS, ROWS, run_rows
@@ -82,10 +82,7 @@ class Table5Config:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        for name in ("rows", "methods"):
-            value = getattr(self, name)
-            if not value or len(set(value)) != len(value):
-                raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
+        check_each_once(self, "rows", "methods")
         check_seeds(self.seeds)
 
     @property

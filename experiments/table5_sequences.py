@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import tyro
 
 from synscale_jax.report import tables
-from synscale_jax.training.command_line import check_seeds, run_experiment
+from synscale_jax.training.command_line import check_each_once, check_seeds, run_experiment
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.table5 import METHODS
@@ -72,10 +72,7 @@ class SequencesConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        for name in ("rows", "methods"):
-            value = getattr(self, name)
-            if not value or len(set(value)) != len(value):
-                raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
+        check_each_once(self, "rows", "methods")
         check_seeds(self.seeds)
 
     @property

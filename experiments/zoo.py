@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from synscale_jax.report.statistics import spread
-from synscale_jax.training.command_line import run_experiment
+from synscale_jax.training.command_line import check_numbers, check_seeds, run_experiment
 from synscale_jax.training.plasticity_jobs import (
     Study,
     responses,
@@ -64,11 +64,8 @@ class Config:
             raise ValueError(
                 f"there is no network {unknown[0]!r}: use some of {', '.join(self.all_names())}."
             )
-        if self.epochs < 1 or not self.seeds or min(self.seeds) < 0:
-            raise ValueError(
-                f"epochs={self.epochs}, seeds={self.seeds}: use one or more of each, and seeds of "
-                "0 or more."
-            )
+        check_seeds(self.seeds)
+        check_numbers(self, epochs=1)
 
     def chosen(self) -> tuple[str, ...]:
         """The networks that are trained."""

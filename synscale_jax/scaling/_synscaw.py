@@ -325,9 +325,10 @@ def _apply(updates: Any, params: Any, changes: dict, rate: Array, limits: Limits
         if change is None or is_hole(update) or is_hole(param):
             return update
         layer, gap, heard = change
-        weights = param.astype(jnp.float32) + update.astype(jnp.float32)
+        wide = jnp.promote_types(param.dtype, jnp.float32)
+        weights = param.astype(wide) + update.astype(wide)
         step = scaling_step(weights, gap, layer, rate, limits, heard)
-        scaled = (update.astype(jnp.float32) + step).astype(update.dtype)
+        scaled = (update.astype(wide) + step).astype(update.dtype)
         return jnp.where(step == 0, update, scaled)  # −0 + 0 would lose the sign bit
 
     return jax.tree_util.tree_map_with_path(scale_leaf, updates, params, is_leaf=is_hole)

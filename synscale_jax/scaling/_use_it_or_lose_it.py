@@ -132,8 +132,9 @@ def use_it_or_lose_it(
             lost = factors.get(path_of(key_path))
             if lost is None or is_hole(update) or is_hole(param):
                 return update
-            weights = param.astype(jnp.float32) + update.astype(jnp.float32)
-            decayed = (update.astype(jnp.float32) + lost * weights).astype(update.dtype)
+            wide = jnp.promote_types(param.dtype, jnp.float32)
+            weights = param.astype(wide) + update.astype(wide)
+            decayed = (update.astype(wide) + lost * weights).astype(update.dtype)
             return jnp.where(lost == 0, update, decayed)
 
         updates = jax.tree_util.tree_map_with_path(decay, updates, params, is_leaf=is_hole)

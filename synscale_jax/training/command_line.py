@@ -82,10 +82,32 @@ def check_seeds(seeds: Sequence[int]) -> None:
     Raises:
       ValueError: in one sentence.
     """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds={seeds} is empty or repeats itself: name each one once.")
+    _each_once("seeds", seeds)
     if min(seeds) < 0:
         raise ValueError(f"seeds={seeds} has a negative seed: use 0 or more.")
+
+
+def check_each_once(config: Any, *names: str) -> None:
+    """Refuse fields of a config that name nothing or one thing twice.
+
+    Raises:
+      ValueError: with the first field that is wrong.
+
+    Examples:
+      >>> from types import SimpleNamespace
+      >>> from synscale_jax.training.command_line import check_each_once
+      >>> check_each_once(SimpleNamespace(cells=("mnist-mlp", "mnist-mlp")), "cells")
+      Traceback (most recent call last):
+      ...
+      ValueError: cells=('mnist-mlp', 'mnist-mlp') is empty or repeats itself: name each one once.
+    """
+    for name in names:
+        _each_once(name, getattr(config, name))
+
+
+def _each_once(name: str, values: Sequence[Any]) -> None:
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{name}={values} is empty or repeats itself: name each one once.")
 
 
 def check_numbers(config: Any, **least: float) -> None:

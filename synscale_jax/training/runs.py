@@ -15,6 +15,9 @@ from typing import Any
 
 from synscale_jax.training.provenance import write_json, write_text
 
+_STARTED = time.time()
+_begun: set[pathlib.Path] = set()  # folders of runs that this process began
+
 
 class RunError(RuntimeError):
     """A run that cannot start or go on; the message is one sentence with the remedy."""
@@ -37,7 +40,8 @@ def run_folder(
     Args:
       folder: the run's own folder.
       identity: what makes the run: model, method, config, seed, data. Kept in ``config.json``.
-      restart: move an earlier run aside, to ``<folder>.old-<time>``, and begin anew.
+      restart: move an earlier run aside, to ``<folder>.old-<time>``, and begin anew. A run that
+        another process began since this one started is no earlier one: they share the work.
 
     Yields:
       The folder, locked until the end of the block (or of the process, however it ends).
@@ -52,7 +56,7 @@ def run_folder(
             # Beside the folder: a restart moves the folder, and must not move the lock with it.
             lock = held.enter_context(open(folder.parent / f".{folder.name}.lock", "a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if restart and any(folder.iterdir()):
+            if restart and any(folder.iterdir()) and not _begun_meanwhile(folder):
                 folder.rename(_free_name(f"{folder}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
                 folder.mkdir()
             for leftover in folder.glob("*.partial"):  # of a process that was killed
@@ -68,6 +72,12 @@ def run_folder(
                 f"cannot write to {folder} ({error.strerror}): choose another folder with --output."
             ) from None
         yield folder
+
+
+def _begun_meanwhile(folder: pathlib.Path) -> bool:
+    config = folder / "config.json"
+    ours = folder.resolve() in _begun
+    return not ours and config.exists() and config.stat().st_mtime >= _STARTED
 
 
 def _free_name(name: str) -> str:
@@ -105,6 +115,7 @@ def _agree(path: pathlib.Path, identity: dict[str, Any], result: dict[str, Any] 
         if result is not None:  # copied without its config.json
             check_result(path.parent, result, identity)
         write_json(path, identity)
+        _begun.add(path.parent.resolve())
         return
     try:
         earlier = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from synscale_jax.training import methods
-from synscale_jax.training.command_line import check_seeds
+from synscale_jax.training.command_line import check_each_once, check_seeds
 from synscale_jax.training.config import TrainConfig
 
 MethodName = Literal["baseline", "synscaw", "synscal"]
@@ -79,10 +79,7 @@ class MethodsConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError(
-                f"methods={self.methods} is empty or repeats itself: name each one once."
-            )
+        check_each_once(self, "methods")
         check_seeds(self.seeds)
         self.chosen_methods()
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from synscale_jax.training import methods
 from synscale_jax.training.cells import Cell, cells_named
+from synscale_jax.training.command_line import check_each_once, check_seeds
 from synscale_jax.training.config import TrainConfig
 from synscale_jax.training.mlp_protocols import NOTEBOOK, PORT_TRAINING
 from synscale_jax.training.settings import SynScaLSettings, SynScaWSettings
@@ -119,12 +120,8 @@ class TablesConfig:
     """Begin anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
-        for name in ("cells", "methods", "seeds"):
-            value = getattr(self, name)
-            if not value or len(set(value)) != len(value):
-                raise ValueError(f"{name}={value} is empty or repeats itself: name each one once.")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds={self.seeds} has a negative seed: use 0 or more.")
+        check_each_once(self, "cells", "methods")
+        check_seeds(self.seeds)
         for cell in cells_named(self.cells):
             if cell.network not in PROTOCOLS[self.preset]:
                 raise ValueError(

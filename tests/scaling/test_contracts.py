@@ -300,6 +300,19 @@ def test_layers_without_bias_in_float64_mode(kwargs):
     assert updates["dense"]["kernel"].dtype == state.mean_gap["dense"].dtype == np.float32
 
 
+@all_rows
+def test_float64_updates_keep_their_digits(kwargs):
+    with jax.enable_x64(True):
+        params, grads, activity = problem(jnp.float64)
+        tx = made(**{**kwargs, "rate": 1e6 if kwargs in DECAY.values() else 1e-12})
+        told = {"activity": activity, "presynaptic": ENTERED}
+        state = tx.update(grads, tx.init(params), params, **told)[1]
+        updates, _ = tx.update(grads, state, params, **told)
+    for ours, before in zip(jax.tree.leaves(updates), jax.tree.leaves(grads), strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_allclose(ours, before, rtol=0, atol=1e-11)
+
+
 def test_a_neuron_whose_weights_a_step_cancels_keeps_them():
     params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}}
     tx = ss.synscaw(1.0, target=0.0)  # γ w ẑ = −1

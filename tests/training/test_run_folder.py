@@ -3,6 +3,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import types
 
 import job
@@ -11,7 +12,7 @@ import pytest
 from synscale_jax.training import loop, methods
 from synscale_jax.training.checkpoints import Checkpointer
 from synscale_jax.training.loop import train
-from synscale_jax.training.runs import RunError
+from synscale_jax.training.runs import RunError, run_folder
 
 
 def one_sentence(error):
@@ -66,6 +67,22 @@ def test_restart_begins_a_run_with_other_settings(program, straight, tmp_path):
     train(program, 0, job_folder, show_progress=False)
     result = train(program, 1, job_folder, restart=True, show_progress=False)
     assert result["seed"] == 1 and result["state_hash"] != straight[1]["state_hash"]
+
+
+def test_processes_that_share_a_restart_do_a_run_once(tmp_path):
+    """What the other one began since this one started is left; what was there before is not."""
+    other = (
+        "import pathlib, sys\n"
+        "from synscale_jax.training.runs import run_folder\n"
+        "with run_folder(pathlib.Path(sys.argv[1]), {'seed': 0}, restart=True) as folder:\n"
+        "    (folder / 'result.json').write_text('{}')"
+    )
+    subprocess.run([sys.executable, "-c", other, tmp_path / "run"], check=True)
+    with run_folder(tmp_path / "run", {"seed": 0}, restart=True) as folder:
+        assert (folder / "result.json").exists() and not list(tmp_path.glob("run.old-*"))
+    os.utime(folder / "config.json", (0, 0))
+    with run_folder(folder, {"seed": 0}, restart=True) as folder:
+        assert not (folder / "result.json").exists() and list(tmp_path.glob("run.old-*"))
 
 
 def test_damaged_identity_is_refused(program, tmp_path):
