@@ -32,8 +32,9 @@ class BottleneckTerms(NamedTuple):
     """What a bottleneck sows for its loss.
 
     Attributes:
-      kl: KL[p(Z|x), N(0, I)], shape ``(batch,)``, in nats.
-      log_probabilities: log q(y|z), averaged over the samples, shape ``(batch, classes)``.
+      kl: KL[p(Z|x), N(0, I)], shape ``(batch,)``, in nats, float32 or wider.
+      log_probabilities: log q(y|z), averaged over the samples, shape ``(batch, classes)``, in the
+        same dtype.
     """
 
     kl: Array
@@ -151,9 +152,11 @@ class Bottleneck(nn.Module):
         else:
             noise = jax.random.normal(key, (self.samples, *mean.shape), mean.dtype)
             log_p = jax.nn.log_softmax(decoder(mean[None] + deviation[None] * noise))
+        wide = jnp.promote_types(mean.dtype, jnp.float32)  # float16 squares overflow at 256
+        mean, deviation = mean.astype(wide), deviation.astype(wide)
         kl = -0.5 + 0.5 * (jnp.square(mean) + jnp.square(deviation)) - jnp.log(deviation)
         if not self.is_initializing():
-            terms = BottleneckTerms(kl.sum(-1), log_p.mean(0))
+            terms = BottleneckTerms(kl.sum(-1), log_p.astype(wide).mean(0))
             self.sow(REGULARIZERS, "bottleneck", terms)
         return logsumexp(log_p, axis=0) - jnp.log(self.samples).astype(log_p.dtype)
 
@@ -186,7 +189,7 @@ def bottleneck_loss(
         MNIST.
 
     Returns:
-      The objective, shape ``(batch,)``, cross-entropy included.
+      The objective, shape ``(batch,)``, cross-entropy included, float32 or wider.
 
     Raises:
       ValueError: if β is negative, or there is not exactly one bottleneck in ``sown``.

@@ -110,6 +110,8 @@ def smoothed_cross_entropy(
         )
     _refuse_no_scores(logits, -1)
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing == 0:  # 0 · ∞ where a class is ruled out by −inf
+        return entropy
     uniform = -jax.nn.log_softmax(logits).mean(-1)
     return (1 - smoothing) * entropy + smoothing * uniform
 

@@ -46,6 +46,14 @@ def test_kl_is_the_mean_log_ratio_of_the_densities(head):
     np.testing.assert_allclose(terms.kl, log_ratio.sum(-1).mean(0), rtol=0.03)
 
 
+def test_kl_of_a_float16_network_is_finite(head):
+    module, params, x = head
+    params["encoder"]["bias"] = params["encoder"]["bias"].at[:6].set(300.0)  # squared: 90 000
+    (terms,) = train(module.clone(dtype=jnp.float16), params, x)[1]["regularizers"]["bottleneck"]
+    (want,) = train(module, params, x)[1]["regularizers"]["bottleneck"]
+    np.testing.assert_allclose(terms.kl, want.kl, rtol=2e-3)
+
+
 def test_objective_is_the_mean_of_the_samples_cross_entropies(head):
     module, params, x = head
     labels = jnp.arange(8) % 3

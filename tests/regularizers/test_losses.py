@@ -101,6 +101,12 @@ def test_smoothing_is_what_optax_makes_of_smooth_labels(smoothing):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+def test_unsmoothed_labels_allow_a_class_that_is_ruled_out():
+    logits, labels = jnp.array([[2.0, 0.0, -jnp.inf]]), jnp.array([0])
+    want = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    np.testing.assert_array_equal(smoothed_cross_entropy(logits, labels, smoothing=0), want)
+
+
 @pytest.mark.parametrize(
     ("call", "shown"),
     [
