@@ -51,13 +51,19 @@ def collected(
 ) -> Collected:
     """Turn what was recorded at each module path into mean activities.
 
-    A module that sowed its own mean activity is believed; ``where`` says which examples count.
+    A module that sowed its own mean activity is believed; ``where`` says which examples count, and
+    is refused for such a module.
     """
     activity: dict[str, Any] = {}
     presynaptic: dict[str, Any] = {}
     put_out: dict[str, Any] = {}
     for place, layer in places(layers, norm_reading).items():
         own = activities(layer.path)
+        if own and where is not None:
+            raise ValueError(
+                f"where= cannot leave examples out of the mean activity that module "
+                f"{layer.name!r} makes itself: leave them out of the batch."
+            )
         if own:
             _put(activity, layer.path, jax.lax.stop_gradient(_only(own, layer.path)))
         if postsynaptic or not own:

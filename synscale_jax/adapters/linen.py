@@ -30,7 +30,7 @@ def apply_collecting(
     norm_reading: str = "pre_norm",
     presynaptic: bool = False,
     postsynaptic: bool = False,
-    mutable: Sequence[str] = (),
+    mutable: str | Sequence[str] = (),
     where: jax.Array | None = None,
     **kwargs: Any,
 ) -> tuple[Any, dict[str, Any], Collected]:
@@ -48,7 +48,7 @@ def apply_collecting(
       norm_reading: where normalised layers are read, as in :func:`synscale_jax.synscaw`.
       presynaptic: whether to return what entered each layer, too.
       postsynaptic: whether to return what each layer's neurons put out, batch kept.
-      mutable: collections the model may change, e.g. ``("batch_stats",)``.
+      mutable: collections the model may change, e.g. ``"batch_stats"`` or several of them.
       where: which examples count, bool, shape (batch,); None: all.
       **kwargs: keyword arguments of the model, and ``rngs``.
 
@@ -56,7 +56,8 @@ def apply_collecting(
       The model's output, the changed collections, and a :class:`Collected`.
 
     Raises:
-      ValueError: if a layer of the table was called more or less than once.
+      ValueError: if a layer of the table was called more or less than once, or ``where`` is given
+        for a module that sows its own activity.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -71,6 +72,7 @@ def apply_collecting(
       {'layers_0': (4,), 'layers_2': (2,)}
     """
     outputs_at = places(layers, norm_reading)
+    changeable = [mutable] if isinstance(mutable, str) else mutable
     inputs_at = {layer.path for layer in layers} if presynaptic else set()
 
     def record(
@@ -87,7 +89,7 @@ def apply_collecting(
 
     with nn.intercept_methods(record):
         output, collections = model.apply(
-            variables, *inputs, mutable=[*mutable, ACTIVITY], **kwargs
+            variables, *inputs, mutable=[*changeable, ACTIVITY], **kwargs
         )
     changed: dict[str, Any] = dict(collections)
     recorded = changed.pop(ACTIVITY, {})

@@ -58,7 +58,7 @@ def test_normalised_layers_are_read_where_the_reading_says(reading):
     variables = jax.jit(lambda: model.init(jax.random.key(1), x, train=False))()
     _, changed, collected = apply_collecting(
         model, variables, x, layers=model.layer_table(), norm_reading=reading,
-        mutable=("batch_stats",), train=True,
+        mutable="batch_stats", train=True,
     )  # fmt: skip
     conv = nn.Conv(4, (3, 3), padding=1, use_bias=False).apply(
         {"params": variables["params"]["conv_stem"]}, x

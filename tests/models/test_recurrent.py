@@ -98,6 +98,16 @@ def test_activity_is_the_mean_state_over_words_that_count():
         np.testing.assert_allclose(collected.activity["layer0"][gate], expected, atol=1e-6)
 
 
+def test_where_is_refused_for_cells_which_make_their_own_mean():
+    words = jnp.array([[2, 3, 4], [5, 6, 7]])
+    model = words_model()
+    params = {"params": model.init(jax.random.key(0), words)["params"]}
+    with pytest.raises(ValueError, match="leave them out of the batch"):
+        apply_collecting(
+            model, params, words, layers=model.layer_table(), where=jnp.array([True, False])
+        )
+
+
 def test_synscaw_scales_every_recurrent_kernel_and_no_embedding():
     words = jnp.array([[2, 3, 4], [5, 6, 7]])
     model = words_model()
