@@ -87,7 +87,8 @@ def trajectory(
       A :class:`Trajectory`.
 
     Raises:
-      ValueError: if w₀ is 0, where the rule rests, or the times do not increase from 0 on.
+      ValueError: if w₀ is 0, where the rule rests, or counts as infinite, or the times do not
+        increase from 0 on.
 
     Examples:
       >>> import numpy as np
@@ -101,8 +102,11 @@ def trajectory(
     """
     _check_rate(scaling_rate)
     t = np.asarray(times, float)
-    if not np.isfinite(weight) or weight == 0:
-        raise ValueError(f"weight={weight} does not move: start from a number that is not 0.")
+    if not 0 < abs(weight) < _FAR:
+        raise ValueError(
+            f"weight={weight} cannot be followed: start from a number that is not 0 and below "
+            f"{_FAR:g} in size."
+        )
     if t.ndim != 1 or not len(t) or t[0] < 0 or (np.diff(t) <= 0).any():
         raise ValueError(f"times={t.tolist()} are no times: give increasing numbers from 0 on.")
 

@@ -49,7 +49,8 @@ def label_information(
       labels: class indices. H(Y) is that of their frequencies.
 
     Raises:
-      ValueError: if q is not normalised, for which the bound would not hold.
+      ValueError: if q is not normalised, for which the bound would not hold, or the labels do not
+        go with it.
 
     Examples:
       >>> import numpy as np
@@ -63,6 +64,16 @@ def label_information(
       Bottleneck <https://arxiv.org/abs/1612.00410>`_, 2017.
     """
     log_q, labels = np.asarray(log_probabilities, float), np.asarray(labels)
+    if labels.shape != log_q.shape[:1] or not labels.size:
+        raise ValueError(
+            f"labels of shape {labels.shape} do not go with log-probabilities of shape "
+            f"{log_q.shape}: give one label an example."
+        )
+    if labels.min() < 0 or labels.max() >= log_q.shape[1]:
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()} are no indices of {log_q.shape[1]} "
+            "classes: count from 0."
+        )
     total = special.logsumexp(log_q, axis=-1)
     if not (total <= 1e-3).all():
         raise ValueError(

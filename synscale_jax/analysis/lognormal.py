@@ -17,6 +17,7 @@ from synscale_jax.scaling._layers import Layer, layers_from_names, leaves_by_pat
 # Fine bins of equal width in log x, from 1e-20 to 1e20, and one for all beyond at either end.
 _LOW, _HIGH, _FINE = np.log(1e-20), np.log(1e20), 1 << 14
 _WIDTH = (_HIGH - _LOW) / _FINE
+_ROUNDING = 1e-6  # deviation of float32 logarithms of equal values, relative to their size
 _SPAN = 4.0  # deviations on each side of the mean that the bins of a divergence cover
 _CHUNK = 1 << 22  # values at once, which bounds memory
 _ROW = 1024  # of a sum in two stages, which keeps float32 sums accurate
@@ -208,7 +209,7 @@ def fit(counted: Tally, *, bins: int = 100) -> LogNormalFit:
     n = int(counted.positive)
     shares = (n, float(counted.zeros / counted.total), float(counted.negatives / counted.total))
     mu = float(counted.log_mean) if n else float("nan")
-    sigma = float(np.sqrt(counted.log_m2 / n)) if n > 1 else float("nan")
+    sigma = _log_deviation(counted)
     if not sigma > 0:
         nan = float("nan")
         return LogNormalFit(nan, nan, nan, nan, mu, sigma, *shares)
@@ -271,12 +272,13 @@ def held_out_likelihood(fitted_to: Tally, held_out: Tally) -> dict[str, float]:
     train, test = _on_host(fitted_to), _on_host(held_out)
     for counted in (train, test):
         _refuse_not_finite(counted)
-    if train.positive < 2 or not train.log_m2 > 0 or not test.positive:
+    sigma = _log_deviation(train)
+    if not sigma > 0 or not test.positive:
         raise ValueError(
             f"{int(train.positive)} values to fit and {int(test.positive)} held out do not do: "
             "give two or more positive values that differ, and one or more held out."
         )
-    variance = train.log_m2 / train.positive
+    variance = sigma**2
     squared_gap = test.log_m2 / test.positive + (test.log_mean - train.log_mean) ** 2
     shape, scale = _gamma(float(train.mean), float(train.log_mean))
     return {
@@ -336,9 +338,9 @@ def density(counted: Tally, *, bins: int = 80) -> Density:
     counted = _on_host(counted)
     _refuse_not_finite(counted)
     n = int(counted.positive)
-    if n < 2 or not counted.log_m2 > 0:
+    mu, sigma = float(counted.log_mean), _log_deviation(counted)
+    if not sigma > 0:
         raise ValueError(f"{n} positive values show no distribution: give two or more that differ.")
-    mu, sigma = float(counted.log_mean), float(np.sqrt(counted.log_m2 / n))
     edges = np.linspace(mu - _SPAN * sigma, mu + _SPAN * sigma, bins + 1)
     index = np.unique(np.clip(np.rint((edges - _LOW) / _WIDTH), 0, _FINE).astype(int))
     at = _LOW + _WIDTH * index
@@ -388,6 +390,14 @@ def _on_host(counted: Tally) -> Tally:
             for name, value in fields.items()
         }
     )
+
+
+def _log_deviation(counted: Tally) -> float:
+    """σ of log x; 0 where the values are equal but for float32's rounding, nan below two."""
+    if counted.positive < 2:
+        return float("nan")
+    sigma = float(np.sqrt(counted.log_m2 / counted.positive))
+    return sigma if sigma > _ROUNDING * max(1.0, abs(float(counted.log_mean))) else 0.0
 
 
 def _refuse_not_finite(counted: Tally) -> None:

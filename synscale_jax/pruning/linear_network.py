@@ -56,8 +56,8 @@ def stationary_covariance(
       a matrix that would have been refused gives NaN throughout.
 
     Raises:
-      ValueError: if A is not square, holds NaN, has an eigenvalue that is not left of zero or is
-        not of the structure said, or if the solution leaves a residual.
+      ValueError: if the noise is not above 0, A is not square, holds NaN, has an eigenvalue that is
+        not left of zero or is not of the structure said, or if the solution leaves a residual.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -71,6 +71,8 @@ def stationary_covariance(
         raise ValueError(
             f"structure={structure!r} is no structure: use one of {', '.join(STRUCTURES)}."
         )
+    if isinstance(noise, int | float) and not 0 < noise < float("inf"):
+        raise ValueError(f"noise={noise} drives nothing: use a number above 0.")
     A = jnp.asarray(A)
     check_matrix(A)
     if structure == "general":

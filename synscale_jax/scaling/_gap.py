@@ -55,6 +55,11 @@ class Reading:
         _one_of("granularity", self.granularity, GRANULARITIES)
         _one_of("norm_reading", self.norm_reading, NORM_READINGS)
         finite = not isinstance(self.target, int | float | np.number) or math.isfinite(self.target)
+        if np.ndim(self.target):
+            raise ValueError(
+                f"target of shape {np.shape(self.target)} is no reading: use one of "
+                f"{', '.join(TARGETS)}, or one number for all neurons."
+            )
         if isinstance(self.target, str | None) or not finite:
             _one_of("target", self.target, (*TARGETS, "or a number"))
         if self.noise_batch < 1:

@@ -84,6 +84,7 @@ def test_unstable_and_stable_points_alternate():
     ("call", "shown"),
     [
         (lambda: trajectory(0.0, np.sin, [0, 1], scaling_rate=1), "weight=0.0"),
+        (lambda: trajectory(-2e6, np.sin, [0, 1], scaling_rate=1), "weight=-2000000.0"),
         (lambda: trajectory(1.0, np.sin, [1, 0], scaling_rate=1), "[1.0, 0.0]"),
         (lambda: divergence_time(1.0, 1.0, scaling_rate=0), "scaling_rate=0"),
         (lambda: fixed_points(np.sin, 2, 1), "[2, 1]"),

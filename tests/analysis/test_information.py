@@ -180,6 +180,8 @@ def test_rate_curve_is_read_where_it_is_needed_only():
     [
         (lambda: delta_information(1.0, 0.1, scaling_rate=1.0, joint=[0.2, 0.2]), "0.2"),
         (lambda: label_information(np.zeros((2, 3)), np.array([0, 1])), "add up to 3"),
+        (lambda: label_information(np.log(np.eye(3) + 1e-9), np.array([0, 1])), "(2,)"),
+        (lambda: label_information(np.log([[0.5, 0.5]]), np.array([2])), "2 to 2"),
         (lambda: code_information(np.ones((2, 3)), np.ones((2, 3)), np.ones((3, 3))), "(3, 3)"),
         (lambda: code_information(*[np.zeros((2, 3))] * 3), "deviation of 0.0"),
         (lambda: code_information(*[np.ones((1, 3))] * 3), "examples=1"),

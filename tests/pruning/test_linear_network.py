@@ -149,6 +149,11 @@ def test_refusals_say_the_value(A, structure, words):
         stationary_covariance(A, structure=structure)
 
 
+def test_no_noise_is_refused():
+    with pytest.raises(ValueError, match=r"noise=0\.0 drives nothing"):
+        stationary_covariance(-jnp.eye(2), 0.0)
+
+
 @pytest.mark.parametrize("structure", ["symmetric", "general"])
 def test_inside_jit_an_unstable_network_gives_nan(structure):
     C = jax.jit(lambda A: stationary_covariance(A, structure=structure))(UNSTABLE)

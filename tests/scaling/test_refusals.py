@@ -24,6 +24,7 @@ def update(transform, params=PARAMS, **extra):
         ({"target": "noise"}, "target='noise'.*layer_noise"),
         ({"target": float("nan")}, "target=nan.*a number"),
         ({"target": None}, "target=None.*a number"),
+        ({"target": np.array([0.1, 0.2])}, r"target of shape \(2,\).*one number"),
         ({"layers": ["dense"]}, "layers= holds 'dense'.*layer_table"),
         ({"measured_on": "data"}, "measured_on='data'.*batch"),
         ({"granularity": "unit"}, "granularity='unit'.*neuron"),
