@@ -17,7 +17,7 @@ from synscale_jax.scaling._layers import Layer, layers_from_names, leaves_by_pat
 # Fine bins of equal width in log x, from 1e-20 to 1e20, and one for all beyond at either end.
 _LOW, _HIGH, _FINE = np.log(1e-20), np.log(1e20), 1 << 14
 _WIDTH = (_HIGH - _LOW) / _FINE
-_ROUNDING = 1e-6  # deviation of float32 logarithms of equal values, relative to their size
+_ROUNDING = 3e-6  # deviation of float32 logarithms of equal values, relative to their size
 _SPAN = 4.0  # deviations on each side of the mean that the bins of a divergence cover
 _CHUNK = 1 << 22  # values at once, which bounds memory
 _ROW = 1024  # of a sum in two stages, which keeps float32 sums accurate
