@@ -122,7 +122,12 @@ def test_the_right_family_wins(kind):
 
 
 def test_what_cannot_be_fitted_is_nan():
-    for values in (np.zeros(5), np.array([0.0, 1.0]), np.full(9, 0.5), np.full(1000, 0.12970536, np.float32)):
+    for values in (
+        np.zeros(5),
+        np.array([0.0, 1.0]),
+        np.full(9, 0.5),
+        np.full(1000, 0.12970536, np.float32),
+    ):
         found = fit(tally_all(values))
         assert np.isnan(found.divergence) and np.isnan(found.ks)
 
