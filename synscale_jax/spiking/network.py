@@ -42,8 +42,8 @@ class Network:
         as its equation says.
       decay_time: τ of the decay, ms; left out, 7.5 s for ``"one_shot"`` and 150 s for
         ``"continuous"``, which at 7.5 s loses more than STDP restores.
-      excitatory: parameters of the excitatory neurons.
-      inhibitory: parameters of the inhibitory neurons.
+      excitatory: parameters of the excitatory neurons, one number for all of them.
+      inhibitory: parameters of the inhibitory neurons, likewise.
       rule: parameters of STDP.
       partner_weight: from an excitatory neuron to its inhibitory partner.
       inhibition: from one inhibitory neuron to all others' excitatory ones together.
@@ -74,7 +74,14 @@ class Network:
     inhibition_delay: float = 5.0
 
     def __post_init__(self) -> None:
-        for neuron in (self.excitatory, self.inhibitory):
+        for name in ("excitatory", "inhibitory"):
+            neuron: LIF = getattr(self, name)
+            for field, value in neuron._asdict().items():
+                if np.ndim(value):
+                    raise ValueError(
+                        f"{name}.{field} has shape {np.shape(value)}: a network takes one number "
+                        "for all neurons of a population."
+                    )
             neurons.check_step(neuron, self.dt)
         stdp.check_rule(self.rule)
         if self.dt > min(self.rule.presynaptic_time, self.rule.postsynaptic_time):

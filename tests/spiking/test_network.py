@@ -11,6 +11,7 @@ import pytest
 
 from synscale_jax import spiking
 from synscale_jax.spiking import (
+    LIF,
     STDP,
     Network,
     batched,
@@ -232,6 +233,7 @@ def test_inhibition_spares_its_own_neuron():
         ({"inputs": 0}, "inputs=0"),
         ({"rule": STDP(g_max=0.0)}, "positive g_max"),
         ({"others_rate": -1.0}, "others_rate=-1.0"),
+        ({"inhibitory": LIF(rest=np.full(30, -60.0))}, r"inhibitory.rest has shape \(30,\)"),
     ],
 )
 def test_what_is_no_network_is_refused(arguments, said):
