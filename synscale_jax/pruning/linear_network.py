@@ -46,8 +46,8 @@ def stationary_covariance(
     Derivatives of any order exist in each.
 
     Args:
-      A: connectivity with the leak on its diagonal, entry (i, j) from neuron j to neuron i; any
-        float dtype, in which the result comes; batched over the leading axes.
+      A: connectivity with the leak on its diagonal, entry (i, j) from neuron j to neuron i;
+        float32 or float64, in which the result comes; batched over the leading axes.
       noise: σ, per square root of the unit of time.
       structure: see the table.
 
@@ -109,7 +109,7 @@ def solve_lyapunov(
     :math:`\bar A = X C^\top + X^\top C`; both with the same decomposition.
 
     Args:
-      A: a matrix with eigenvalues left of zero, any float dtype; batched over the leading axes.
+      A: a matrix with eigenvalues left of zero, float32 or float64; batched over the leading axes.
       Q: the right-hand side, of the dtype of A; it need not be symmetric.
 
     Returns:
@@ -223,7 +223,7 @@ def largest_real_eigenvalue(A: Float[Array, "*batch n n"]) -> Float[Array, "*bat
     """The largest real part of the eigenvalues: the network is stable where it is negative.
 
     Args:
-      A: square matrices, any float dtype.
+      A: square matrices, float32 or float64.
 
     Returns:
       One value a matrix, in its dtype.
@@ -246,8 +246,8 @@ def check_matrix(A: Array) -> None:
     """Refuse what is no real square matrix (or a batch of them)."""
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A has shape {A.shape}: give a square matrix, neurons × neurons.")
-    if not jnp.issubdtype(A.dtype, jnp.floating):
-        raise ValueError(f"A has dtype {A.dtype}: give a float matrix.")
+    if A.dtype not in (jnp.float32, jnp.float64):  # halves have no factorisations
+        raise ValueError(f"A has dtype {A.dtype}: give a float32 or float64 matrix.")
     if (known := known_value(A)) is not None and (bad := int((~np.isfinite(known)).sum())):
         raise ValueError(f"A holds {bad} entries that are NaN or infinite: mend them first.")
 

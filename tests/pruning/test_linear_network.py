@@ -138,6 +138,7 @@ UNSTABLE = jnp.array([[-1.0, 2.0], [2.0, -1.0]])
         (UNSTABLE, "general", "eigenvalue with real part 1"),
         (jnp.zeros((2, 3)), "general", r"shape \(2, 3\)"),
         (jnp.zeros((2, 2), int), "general", "dtype int32"),
+        (-jnp.eye(2, dtype=jnp.bfloat16), "symmetric", "dtype bfloat16: give a float32"),
         (jnp.full((2, 2), jnp.nan), "general", "4 entries that are NaN"),
         (jnp.array([[-1.0, 0.5], [0.0, -1.0]]), "symmetric", "transpose by up to 0.5"),
         (jnp.array([[-1.0, 0.5], [0.0, -2.0]]), "normal", "general"),
