@@ -289,7 +289,7 @@ def _gate_gain(
     max_gain: float,
 ) -> tuple[Array, KernelReport]:
     """One gate's gains, in the order (to, from)."""
-    W = W.astype(jnp.promote_types(W.dtype, jnp.float32))  # what LAPACK knows
+    W = W.astype(np.promote_types(W.dtype, jnp.float32))  # what LAPACK knows
     own = jnp.eye(len(W), dtype=bool)
     shift = jnp.zeros([], W.dtype)
     score = jnp.abs(W) if rule == "weight" else jnp.where(W == 0, 0, jnp.ones_like(W))

@@ -152,7 +152,7 @@ class Bottleneck(nn.Module):
         else:
             noise = jax.random.normal(key, (self.samples, *mean.shape), mean.dtype)
             log_p = jax.nn.log_softmax(decoder(mean[None] + deviation[None] * noise))
-        wide = jnp.promote_types(mean.dtype, jnp.float32)  # float16 squares overflow at 256
+        wide = np.promote_types(mean.dtype, jnp.float32)  # float16 squares overflow at 256
         mean, deviation = mean.astype(wide), deviation.astype(wide)
         kl = -0.5 + 0.5 * (jnp.square(mean) + jnp.square(deviation)) - jnp.log(deviation)
         if not self.is_initializing():

@@ -9,6 +9,8 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from synscale_jax.scaling._synscal import refuse_other_examples
+
 Number = float | Array
 
 
@@ -41,7 +43,8 @@ def confidence_penalty(
       cross-entropy of the examples and take the mean.
 
     Raises:
-      ValueError: if β is negative, there is only one class or the logits are no floats.
+      ValueError: if β is negative, there is only one class, the logits are no floats or ``where``
+        is of another shape.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -60,6 +63,7 @@ def confidence_penalty(
             "(Pereyra et al.: 1.0)."
         )
     _refuse_no_scores(logits, axis)
+    refuse_other_examples(where, jnp.moveaxis(logits, axis, -1).shape[:-1])
     log_p = jax.nn.log_softmax(logits, axis)
     # A class at −∞ has p = 0 and adds nothing; 0 · −∞ would be no number, in the gradient too.
     safe = jnp.where(jnp.isneginf(log_p), 0, log_p)

@@ -62,6 +62,11 @@ class Reading:
             )
         if isinstance(self.target, str | None) or not finite:
             _one_of("target", self.target, (*TARGETS, "or a number"))
+        if self.measured_on == "noise" and self.norm_reading != "pre_norm":
+            raise ValueError(
+                f"norm_reading={self.norm_reading!r} reads behind the normalisation, "
+                "measured_on='noise' in front of it: use norm_reading='pre_norm' with noise."
+            )
         if self.noise_batch < 1:
             raise ValueError(f"noise_batch={self.noise_batch} is no batch: use 1 or more.")
 
@@ -206,7 +211,13 @@ class LayerInputs:
         """The bias, where the layer has one and the reading asks for it."""
         if layer.bias is None or not reading.needs_bias:
             return None
-        bias = self._params.get((*layer.path, layer.bias))
+        path = (*layer.path, layer.bias)
+        if path not in self._params:
+            raise ValueError(
+                f"layer {layer.name!r} has no leaf {layer.bias!r} among the parameters: give "
+                "Layer(..., bias=None) for one without bias."
+            )
+        bias = self._params[path]
         if is_hole(bias):
             raise ValueError(
                 f"the bias of layer {layer.name!r} is hidden by optax.masked or optax.partition, "

@@ -37,8 +37,8 @@ def scaling_step(
         step = weights * jnp.clip(rate * weights * gap, -bound, bound)
     else:
         step = rate * jnp.square(weights) * gap
-    if heard is not None:
-        step = jnp.where(heard, step, 0)
+    if heard is not None:  # the norm is restored by the heard synapses alone
+        step, weights = jnp.where(heard, step, 0), jnp.where(heard, weights, 0)
     return _restore_norm(weights, step, pre) if limits.restore_norm else step
 
 

@@ -55,7 +55,7 @@ def synscal(
 
     Raises:
       ValueError: if the reading is unknown, γ is negative, there is only one class (the term would
-        be zero silently) or the logits are no floats.
+        be zero silently), the logits are no floats or ``where`` is of another shape.
 
     Examples:
       >>> import jax.numpy as jnp, synscale_jax as ss
@@ -71,6 +71,7 @@ def synscal(
     """
     _refuse_bad_input(logits, scaling_rate, reading, axis)
     logits = jnp.moveaxis(logits, axis, -1)
+    refuse_other_examples(where, logits.shape[:-1])
     if where is not None:  # what does not count may be anything, and adds no gradient either
         logits = jnp.where(where[..., None], logits, 0)
     classes = logits.shape[-1]
@@ -107,7 +108,7 @@ def synscal_regression(
       One term for each prediction, of their shape and dtype, in squared units.
 
     Raises:
-      ValueError: if γ is negative or the predictions are no floats.
+      ValueError: if γ is negative, the predictions are no floats or the mean is of another shape.
 
     Examples:
       >>> import jax.numpy as jnp, synscale_jax as ss
@@ -120,13 +121,19 @@ def synscal_regression(
     _refuse_bad_rate(scaling_rate)
     _refuse_no_floats("predictions", predictions)
     mean = jnp.asarray(target_mean, predictions.dtype)
+    last = zip(reversed(mean.shape), reversed(predictions.shape), strict=False)
+    if mean.ndim > predictions.ndim or any(ours not in (1, theirs) for ours, theirs in last):
+        raise ValueError(
+            f"target_mean of shape {mean.shape} does not go with predictions of shape "
+            f"{predictions.shape}: give one number, or one for each output."
+        )
     mean = mean.reshape((1,) * (predictions.ndim - mean.ndim) + mean.shape)
     return scaling_rate * jnp.square(mean - predictions)
 
 
 def _batch_mean(values: Array, where: Array | None, axis_name: str | None) -> Array:
     """Mean (classes,) of values (..., classes) over the examples that count, on every device."""
-    wide = jnp.promote_types(values.dtype, jnp.float32)  # float16 counts to 65 504
+    wide = np.promote_types(values.dtype, jnp.float32)  # float16 counts to 65 504
     rows = values.reshape(-1, values.shape[-1]).astype(wide)
     keep = jnp.ones(len(rows), wide) if where is None else where.reshape(-1).astype(wide)
     total, count = keep @ rows, keep.sum()
@@ -148,6 +155,14 @@ def _refuse_bad_input(logits: Array, scaling_rate: Number, reading: str, axis: i
             f"logits of shape {logits.shape} have one class on axis {axis}, where SynScaL is zero "
             "whatever the network does: write a sigmoid head a as the two logits "
             "jnp.stack([jnp.zeros_like(a), a], -1)."
+        )
+
+
+def refuse_other_examples(where: Array | None, examples: tuple[int, ...]) -> None:
+    """Refuse a ``where`` of another shape, which would be broadcast to a term too many."""
+    if where is not None and where.shape != examples:
+        raise ValueError(
+            f"where has shape {where.shape}: give one flag an example, of shape {examples}."
         )
 
 

@@ -141,11 +141,12 @@ def synscaw(
         and ``"running_norm"`` needs ``batch_stats=`` in ``update``.
       every_k: scale after every k-th optimizer step; the others pass unchanged.
       clip: bound on w² ẑ, before γ (the notebook: 1).
-      max_relative_change: bound on the relative change of a weight in one step.
+      max_relative_change: bound on the relative change of a weight in one step; restoring the norm
+        afterwards may add as much again.
       restore_norm: shrink each neuron's scaled weight vector back to the norm it had, so that
         scaling shifts weight between synapses and cannot run away.
       skip_silent_inputs: leave out synapses whose input was zero throughout the batch; needs
-        ``presynaptic=`` in ``update``.
+        ``presynaptic=`` in ``update``. The norm is then that of the others.
       scale_output: whether to scale the output layer, whose activity the task sets. By default it
         is left out where ``layers`` marks one, ``Layer(..., output=True)``; names alone do not tell
         which layer it is, so without a table all are scaled, and False is refused.
@@ -210,6 +211,8 @@ def synscaw(
             "scale_output=False needs to know the output layer: give layers= a table with one "
             "Layer(..., output=True), as model.layer_table() and adapters' layers_of do."
         )
+    if layers is not None and not len(layers):
+        raise ValueError("layers=() scales nothing: give a table, or None for names by convention.")
     if layers and not scale_output and all(layer.output for layer in layers):
         raise ValueError(
             f"layers= holds no layer but the output, {layers[-1].name}, which is left out: "
@@ -325,7 +328,7 @@ def _apply(updates: Any, params: Any, changes: dict, rate: Array, limits: Limits
         if change is None or is_hole(update) or is_hole(param):
             return update
         layer, gap, heard = change
-        wide = jnp.promote_types(param.dtype, jnp.float32)
+        wide = np.promote_types(param.dtype, jnp.float32)
         weights = param.astype(wide) + update.astype(wide)
         step = scaling_step(weights, gap, layer, rate, limits, heard)
         scaled = (update.astype(wide) + step).astype(update.dtype)

@@ -132,7 +132,7 @@ def use_it_or_lose_it(
             lost = factors.get(path_of(key_path))
             if lost is None or is_hole(update) or is_hole(param):
                 return update
-            wide = jnp.promote_types(param.dtype, jnp.float32)
+            wide = np.promote_types(param.dtype, jnp.float32)
             weights = param.astype(wide) + update.astype(wide)
             decayed = (update.astype(wide) + lost * weights).astype(update.dtype)
             return jnp.where(lost == 0, update, decayed)

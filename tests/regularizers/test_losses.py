@@ -114,6 +114,10 @@ def test_unsmoothed_labels_allow_a_class_that_is_ruled_out():
         (lambda: confidence_penalty(jnp.ones((2, 1)), strength=0.5), "(2, 1)"),
         (lambda: confidence_penalty(jnp.ones((2, 3), int), strength=0.5), "int32"),
         (
+            lambda: confidence_penalty(jnp.ones((2, 3)), strength=1, where=jnp.ones((2, 1), bool)),
+            "where has shape (2, 1): give one flag an example, of shape (2,)",
+        ),
+        (
             lambda: smoothed_cross_entropy(jnp.ones((2, 3)), jnp.zeros(2, int), smoothing=1.5),
             "smoothing=1.5",
         ),

@@ -24,6 +24,11 @@ def update(transform, params=PARAMS, **extra):
         ({"target": "noise"}, "target='noise'.*layer_noise"),
         ({"target": float("nan")}, "target=nan.*a number"),
         ({"target": None}, "target=None.*a number"),
+        ({"layers": ()}, r"layers=\(\) scales nothing"),
+        (
+            {"measured_on": "noise", "norm_reading": "batch_norm"},
+            "norm_reading='batch_norm'.*noise",
+        ),
         ({"target": np.array([0.1, 0.2])}, r"target of shape \(2,\).*one number"),
         ({"layers": ["dense"]}, "layers= holds 'dense'.*layer_table"),
         ({"measured_on": "data"}, "measured_on='data'.*batch"),
@@ -95,6 +100,12 @@ def test_parameters_whose_neurons_cannot_be_told(params, message):
 def test_a_layer_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(ValueError, match=r"'hidden' has no leaf 'kernel'.*dense/kernel"):
         ss.synscaw(layers=[ss.Layer(("hidden",))]).init(PARAMS)
+
+
+def test_a_bias_that_is_not_there_is_told_from_a_hidden_one():
+    params = {"dense": {"kernel": jnp.ones((3, 2))}}
+    with pytest.raises(ValueError, match=r"no leaf 'bias'.*bias=None"):
+        update(ss.synscaw(layers=[ss.Layer(("dense",))]), params, activity={"dense": jnp.zeros(2)})
 
 
 def test_running_norm_needs_statistics():

@@ -140,11 +140,22 @@ def test_shard_map_equals_one_device():
         ({"logits": jnp.ones((3, 2), jnp.int32)}, "int32"),
         ({"logits": [[1.0, 2.0]]}, "logits of dtype list"),
         ({"logits": jnp.ones((2, 3)), "scaling_rate": "1"}, "scaling_rate='1'"),
+        (
+            {"logits": jnp.ones((2, 3)), "where": jnp.ones((2, 1), bool)},
+            r"where has shape \(2, 1\)",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ss.synscal(kwargs.pop("logits"), **kwargs)
+
+
+def test_a_mean_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"target_mean of shape \(4, 1\)"):
+        ss.synscal_regression(jnp.ones(4), jnp.ones((4, 1)))
+    for mean in (jnp.ones(2), jnp.ones((3, 1)), jnp.ones(())):
+        assert ss.synscal_regression(jnp.ones((3, 2)), mean).shape == (3, 2)
 
 
 def test_float16_counts_many_examples():

@@ -227,6 +227,15 @@ def test_silent_inputs_are_left_out():
     np.testing.assert_allclose(change, [[0, 0], [0.1, 0.1], [0, 0]], rtol=1e-6)
 
 
+def test_silent_inputs_are_left_out_of_a_norm_that_is_restored():
+    kernel = np.array([[1.0], [2.0], [3.0]], np.float32)
+    entered = {"dense": jnp.array([[1.0, 1.0, 0.0]])}
+    transform = ss.synscaw(0.1, target=1.0, skip_silent_inputs=True)
+    change = step(transform, dense(kernel), [0.0], presynaptic=entered)
+    alone = step(ss.synscaw(0.1, target=1.0), dense(kernel[:2]), [0.0])
+    np.testing.assert_allclose(change, [*alone, [0]], rtol=1e-6)
+
+
 def test_norm_readings():
     layer = ss.Layer(("conv",), bias=None, norm=("bn",))
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 2))
