@@ -20,7 +20,8 @@ class Collected(NamedTuple):
     Attributes:
       activity: mean of φ over the batch and all positions, one number a neuron, as nested dicts
         under the layers' module names: what ``synscaw`` takes as ``activity=``.
-      presynaptic: what entered each layer, batch kept, in the same form; empty unless asked for.
+      presynaptic: what entered each layer, batch kept, in the same form, 0 for examples that do
+        not count; empty unless asked for.
       postsynaptic: φ of each layer's drive, batch kept, in the same form; empty unless asked for.
     """
 
@@ -75,6 +76,8 @@ def collected(
                 _put(put_out, layer.path, fired)
         if inputs is not None:
             entered = jax.lax.stop_gradient(_only(inputs(layer.path), layer.path))
+            if where is not None:  # what does not count is silent
+                entered = jnp.where(where.reshape(-1, *(1,) * (entered.ndim - 1)), entered, 0)
             _put(presynaptic, layer.path, entered)
     return Collected(activity, presynaptic, put_out)
 

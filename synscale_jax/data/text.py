@@ -43,7 +43,8 @@ def load_imdb(*, vocabulary: int = 20_000, length: int = 200) -> ImageSet:
     as two packed text files in ``$SYNSCALE_DATA_DIR`` or ``~/.cache/synscale_jax``.
 
     Args:
-      vocabulary: how many words have a number, the most frequent first.
+      vocabulary: how many words have a number, the most frequent first; a model's embedding needs
+        two numbers more, for :data:`PADDING` and :data:`UNKNOWN`.
       length: words of a review that are kept; shorter reviews end in :data:`PADDING`.
 
     Returns:

@@ -185,14 +185,15 @@ class RecurrentClassifier(nn.Module):
       num_classes: number of logits.
       hidden: units of each layer.
       layers: how many recurrent layers.
-      vocabulary: how many numbers of words there are, padding included; None: no words.
+      vocabulary: how many numbers of words there are, padding included (two more than
+        ``load_imdb`` was asked for); None: no words.
       embedding: width of the embedding.
       dropout: rates of the inputs (for words: of their embedding) and of what each recurrent layer
         hands on, or None. It needs ``rngs={"dropout": key}``.
 
     Raises:
       ValueError: if the cell is unknown, a rate is outside [0, 1), or words come without a
-        vocabulary.
+        vocabulary, or a vocabulary without words.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -243,6 +244,11 @@ class RecurrentClassifier(nn.Module):
     def _steps(self, x: Array) -> tuple[Array, Array]:
         """Inputs (batch, steps, inputs) and which steps count."""
         if not jnp.issubdtype(x.dtype, jnp.integer):
+            if self.vocabulary is not None:
+                raise ValueError(
+                    f"vocabulary={self.vocabulary} is for words, but the inputs have dtype "
+                    f"{x.dtype}: give integers, or vocabulary=None."
+                )
             x = x.reshape(x.shape[0], -1, 1)
             return x, jnp.ones(x.shape[:2], bool)
         if self.vocabulary is None:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from synscale_jax.adapters._collected import Collected
 from synscale_jax.adapters.linen import apply_collecting
 from synscale_jax.data.tables import Fold, Table, make_folds, prepare
 from synscale_jax.models import MLP
@@ -169,6 +170,11 @@ class FoldProgram:
     ) -> None:
         self.table, self.methods, self.config = table, tuple(methods), config
         for method in methods:
+            if method.sown_loss is not Method.sown_loss:
+                raise ValueError(
+                    f"{method.label} takes its loss from within the network, which folds do not "
+                    "hand on: leave it out."
+                )
             pulls = method.regression_loss is not Method.regression_loss
             if not table.num_classes and method.loss is not Method.loss and not pulls:
                 raise ValueError(
@@ -233,12 +239,6 @@ class FoldProgram:
           first_epoch: how many epochs are done.
         """
         return self._run(state, data, keys, np.int32(method), np.int32(first_epoch))
-
-    def compiled(self) -> Any:
-        """The compiled function, to look at: ``as_text``, ``cost_analysis``."""
-        data, _ = self.data(0)
-        keys, number = self.keys(0), np.int32(0)
-        return self._run.lower(self.init(0), data, keys, number, number).compile()
 
     def _params(self, key: Array | None = None) -> Any:
         key = jax.random.key(0) if key is None else key
@@ -316,13 +316,14 @@ class FoldProgram:
         inputs, targets = data.inputs[rows], data.targets[rows]
         drop_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), state.step)
 
-        def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
+        def loss_fn(params: Any) -> tuple[Array, tuple[Array, Collected]]:
             outputs, _, collected = apply_collecting(
                 self._models[method],
                 {"params": params},
                 inputs,
                 layers=self.layers,
                 where=counts,
+                presynaptic=True,
                 rngs={"dropout": drop_key},
                 train=True,
             )
@@ -333,13 +334,14 @@ class FoldProgram:
                 added = self.methods[method].regression_loss(outputs[:, 0], data.target_mean)
             if added.ndim:
                 added = _mean(added, counts)
-            return plain + added, (plain, collected.activity)
+            return plain + added, (plain, collected)
 
-        grads, (plain, activity) = jax.grad(loss_fn, has_aux=True)(state.params)
+        grads, (plain, collected) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, adam = self.adam.update(grads, state.adam, state.params)
         updates, after = optax.with_extra_args_support(self._after[method]).update(
-            updates, state.scaling[method], state.params, activity=activity
-        )
+            updates, state.scaling[method], state.params,
+            activity=collected.activity, presynaptic=collected.presynaptic,
+        )  # fmt: skip
         scaling = (*state.scaling[:method], after, *state.scaling[method + 1 :])
         params = optax.apply_updates(state.params, updates)
         new = FoldState(state.step + 1, params, adam, scaling)

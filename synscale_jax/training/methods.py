@@ -103,8 +103,14 @@ def synscaw(scaling_rate: float = 0.01, *, every_k: int | str = 1, **reading: An
     ``every_k="epoch"`` scales once after each epoch, as the authors' notebook does.
 
     Raises:
-      ValueError: if an argument is none that ``synscaw`` takes; at once.
+      ValueError: if an argument has a value that ``synscaw`` refuses, or the rate is a schedule,
+        which the settings of a run cannot hold; at once.
     """
+    if callable(scaling_rate):
+        raise ValueError(
+            "scaling_rate is a schedule, which a run's settings cannot hold: write a Method of "
+            "your own, whose settings say in numbers what after_optimizer does."
+        )
     chosen = {**_DEFAULT_READING, **reading}
 
     def after_optimizer(
@@ -286,17 +292,28 @@ def combined(first: Method, second: Method) -> Method:
         f"{first.name}_{second.name}",
         f"{first.label} + {second.label}",
         {first.name: dict(first.settings), second.name: dict(second.settings)},
-        loss=lambda logits, labels: first.loss(logits, labels) + second.loss(logits, labels),
-        regression_loss=lambda predictions, mean: (
-            first.regression_loss(predictions, mean) + second.regression_loss(predictions, mean)
-        ),
+        loss=_sum_of(first.loss, second.loss, Method.loss),
+        regression_loss=Method.regression_loss
+        if _for_classes_only(first) or _for_classes_only(second)
+        else _sum_of(first.regression_loss, second.regression_loss, Method.regression_loss),
         after_optimizer=after_optimizer,
         norm_reading=readings.pop() if readings else Method.norm_reading,
         model=lambda model: second.model(first.model(model)),
-        sown_loss=lambda logits, labels, sown: (
-            first.sown_loss(logits, labels, sown) + second.sown_loss(logits, labels, sown)
-        ),
+        sown_loss=_sum_of(first.sown_loss, second.sown_loss, Method.sown_loss),
     )
+
+
+def _for_classes_only(method: Method) -> bool:
+    """Whether a method has a loss of logits, and none of a regression's predictions."""
+    alone = method.regression_loss is Method.regression_loss
+    return method.loss is not Method.loss and alone
+
+
+def _sum_of(first: Callable, second: Callable, nothing: Callable) -> Callable:
+    """Both terms; where one adds nothing the other alone, so that it can be told what there is."""
+    if first is nothing:
+        return second
+    return first if second is nothing else lambda *seen: first(*seen) + second(*seen)
 
 
 def _all_ours(settings: Mapping[str, Any]) -> dict[str, Any]:

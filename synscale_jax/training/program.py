@@ -137,7 +137,7 @@ class BaseProgram(abc.ABC):
 
     @abc.abstractmethod
     def pixels(self, images: Any) -> Array:
-        """Images of uint8 as the network sees them."""
+        """Examples as the network sees them."""
 
     @abc.abstractmethod
     def _one_image(self) -> Any:
@@ -168,6 +168,11 @@ class BaseProgram(abc.ABC):
     def _initial_state(self, key: Array) -> TrainState:
         image = self._one_image()
         variables = self.model.init(jax.random.fold_in(key, _INIT), self.pixels(image), train=False)
+        if others := sorted(set(variables) - {"params", "batch_stats"}):
+            raise ValueError(
+                f"a {type(self.model).__name__} has variables {', '.join(others)}, which this "
+                "trainer does not keep: synscale_jax.training.plasticity.LearnerProgram does."
+            )
         params = variables["params"]
         stats = variables.get("batch_stats", {})
         return TrainState(jnp.zeros([], jnp.int32), params, stats, self.optimizer.init(params))
@@ -352,7 +357,9 @@ class Program(BaseProgram):
         return entropy.reshape(-1)[:count].mean(), correct.reshape(-1)[:count]
 
     def pixels(self, images: Any) -> Array:
-        """Images of uint8 as the network sees them: in [0, 1], normalised if the config says so."""
+        """Images of uint8 in [0, 1], normalised if the config says so; words and signals as is."""
+        if images.dtype != np.uint8:
+            return jnp.asarray(images)
         pixels = jnp.asarray(images).astype(jnp.float32) / 255
         if self.config.normalization is not None:
             mean, deviation = self.config.normalization

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from synscale_jax.analysis.significance import Interval, verdict
 from synscale_jax.data import DataNotAvailable, ImageSet, Split, load_images, load_imdb
@@ -98,16 +96,6 @@ SEQUENCE_ROWS: Mapping[str, SequenceRow] = MappingProxyType(
 """Row name -> the row."""
 
 
-class SequenceProgram(Program):
-    """A :class:`~synscale_jax.training.program.Program` for words and for signals."""
-
-    def pixels(self, images: Any) -> Array:
-        """Words and signals as they are; images in [0, 1]."""
-        if images.dtype in (np.int32, np.float32):
-            return jnp.asarray(images)
-        return super().pixels(images)
-
-
 def sequence_data(row: SequenceRow, settings: SequenceSettings) -> ImageSet:
     """The sequences of a row, in the form that the trainer of images takes.
 
@@ -189,7 +177,7 @@ def run_sequences(
     decays = FoldConfig(
         learning_rate=train.learning_rate, decay=train.decay, decay_epochs=train.decay_epochs
     )
-    programs: dict[str, Callable[[], SequenceProgram]] = {}
+    programs: dict[str, Callable[[], Program]] = {}
     jobs = []
     for name in rows:
         row = SEQUENCE_ROWS[name]
@@ -212,11 +200,11 @@ def _program(
     train: TrainConfig,
     settings: SequenceSettings,
     data: Callable[[], ImageSet],
-) -> SequenceProgram:
+) -> Program:
     found = data()
     model = sequence_model(row, settings, found.num_classes)
     try:
-        return SequenceProgram(model, method, train, found)
+        return Program(model, method, train, found)
     except ValueError as error:
         raise RunError(f"{row.label}, {method.label}: {error}") from error
 

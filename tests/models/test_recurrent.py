@@ -98,6 +98,11 @@ def test_activity_is_the_mean_state_over_words_that_count():
         np.testing.assert_allclose(collected.activity["layer0"][gate], expected, atol=1e-6)
 
 
+def test_a_vocabulary_without_words_is_refused():
+    with pytest.raises(ValueError, match=r"vocabulary=9 is for words.*float32"):
+        words_model().init(jax.random.key(0), jnp.ones((2, 3)))
+
+
 def test_where_is_refused_for_cells_which_make_their_own_mean():
     words = jnp.array([[2, 3, 4], [5, 6, 7]])
     model = words_model()

@@ -268,6 +268,32 @@ def test_a_regression_learns_and_synscal_pulls_its_predictions_together(loss):
 
 
 @pytest.mark.parametrize(
+    ("method", "classes"),
+    [
+        (methods.bottleneck(), 2),
+        (methods.combined(methods.synscaw(), methods.confidence_penalty()), 0),
+        (methods.combined(methods.synscal(), methods.confidence_penalty()), 0),
+    ],
+)
+def test_methods_that_folds_cannot_train_are_refused(method, classes):
+    with pytest.raises(ValueError, match=r"leave it\s+out"):
+        FoldProgram(tiny_table(classes), [method], FoldConfig(epochs=1, batch=BATCH, folds=FOLDS))
+
+
+def test_folds_tell_synscaw_what_was_silent():
+    """Rows of padding do not count: the second input is 0 in all others."""
+    table = tiny_table(2)
+    table.scalars[:, 1] = 0
+    config = FoldConfig(epochs=1, batch=BATCH, folds=FOLDS)
+    program = FoldProgram(table, [methods.synscaw(10.0, skip_silent_inputs=True)], config)
+    state = program.init(0)
+    after, _ = program.run(state, program.data(0)[0], program.keys(0), 0, 0)
+    first, last = (s.params["dense0"]["kernel"] for s in (state, after))
+    assert (first[:, 0] != last[:, 0]).any()
+    np.testing.assert_array_equal(first[:, 1], last[:, 1])
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"epochs": 0}, "epochs=0 is not possible"),

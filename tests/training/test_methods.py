@@ -142,8 +142,16 @@ def test_identity_tells_what_is_ours():
         "ours": ("strength", "features"),
     }
     both = methods.combined(methods.synscal(1.0), methods.confidence_penalty(0.5))
-    np.testing.assert_array_equal(both.regression_loss(jnp.array([1.0, 2.0]), 0.0), [1.0, 4.0])
     assert both.settings["confidence_penalty"] == {"strength": 0.5, "ours": ("strength",)}
+
+
+def test_a_combination_has_a_form_for_regression_if_both_have():
+    synscaw, synscal = methods.synscaw(), methods.synscal(1.0)
+    pulled = methods.combined(synscaw, synscal).regression_loss
+    np.testing.assert_array_equal(pulled(jnp.array([1.0, 2.0]), 0.0), [1.0, 4.0])
+    for method in (synscaw, synscal):
+        both = methods.combined(method, methods.confidence_penalty(0.5))
+        assert both.regression_loss is methods.Method.regression_loss
 
 
 @pytest.mark.parametrize(

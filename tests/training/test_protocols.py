@@ -76,6 +76,7 @@ def test_splits_do_not_meet():
         (lambda: methods.synscaw(0.1, every_k="week"), "every_k='week'"),
         (lambda: methods.synscaw(0.1, clip=1.0, max_relative_change=0.1), "clip=1.0"),
         (lambda: methods.synscaw(0.1, norm_reading="none"), "none"),
+        (lambda: methods.synscaw(lambda count: 0.1), "scaling_rate is a schedule"),
         (lambda: methods.synscal(-1.0), "scaling_rate=-1.0"),
         (lambda: methods.synscal(1.0, reading="total"), "reading='total'"),
         (lambda: MLPConfig(hidden=()), "hidden=() has no layer but the output"),
@@ -140,6 +141,8 @@ def test_sgd_has_momentum_and_weight_decay():
 def test_pixels_are_scaled_and_normalised(program):
     images = np.array([[[[0], [255]]]], np.uint8)
     np.testing.assert_allclose(program.pixels(images).ravel(), [0, 1])
+    for others in (np.array([[7, 0]], np.int32), np.array([[7.5]], np.float32)):  # words, signals
+        np.testing.assert_array_equal(program.pixels(others), others)
     port = Program.__new__(Program)
     port.config = dataclasses.replace(program.config, normalization=(0.1307, 0.3081))
     expected = [-0.1307 / 0.3081, (1 - 0.1307) / 0.3081]
