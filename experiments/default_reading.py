@@ -42,7 +42,7 @@ import tyro
 
 import synscale_jax as ss
 from synscale_jax.analysis.intervals import difference_interval
-from synscale_jax.data import load_images, split_validation
+from synscale_jax.data import DataNotAvailable, load_images, split_validation
 from synscale_jax.training.provenance import provenance, write_json
 
 EPOCHS, BATCH = 200, 100
@@ -364,4 +364,7 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    try:
+        main(tyro.cli(Config))
+    except DataNotAvailable as error:
+        raise SystemExit(f"error: {error}") from None

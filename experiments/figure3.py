@@ -219,6 +219,5 @@ if __name__ == "__main__":
     presets = {
         "smoke": Figure3Config(preset="smoke"),
         "laptop": Figure3Config(),
-        "paper": Figure3Config(),
     }
     run_experiment(main, Figure3Config, presets)

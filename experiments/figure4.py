@@ -135,8 +135,7 @@ def draw(config: Figure4Config, path: pathlib.Path) -> Any:
 
 if __name__ == "__main__":
     presets = {
-        "laptop": Figure4Config(),
-        "paper": Figure4Config(),
         "smoke": Figure4Config(preset="smoke", points=41),
+        "laptop": Figure4Config(),
     }
     run_experiment(main, Figure4Config, presets)

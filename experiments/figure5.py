@@ -288,6 +288,5 @@ if __name__ == "__main__":
             preset="smoke", cells=("mnist-mlp",), seeds=(0,), examples=300, features=32
         ),
         "laptop": Figure5Config(),
-        "paper": Figure5Config(),
     }
     run_experiment(main, Figure5Config, presets)

@@ -211,8 +211,7 @@ def draw(
 
 if __name__ == "__main__":
     presets = {
-        "laptop": FixedPointsConfig(),
-        "paper": FixedPointsConfig(),
         "smoke": FixedPointsConfig(preset="smoke", points=31),
+        "laptop": FixedPointsConfig(),
     }
     run_experiment(main, FixedPointsConfig, presets)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import tyro
 
-from synscale_jax.data import load_images
+from synscale_jax.data import DataNotAvailable, load_images
 from synscale_jax.models import cifar_resnet
 from synscale_jax.training import methods
 from synscale_jax.training.config import TrainConfig
@@ -80,4 +80,7 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    try:
+        main(tyro.cli(Config))
+    except DataNotAvailable as error:
+        raise SystemExit(f"error: {error}") from None

@@ -36,6 +36,11 @@ def places(layers: Sequence[Layer], norm_reading: str) -> dict[Path, Layer]:
         raise ValueError(
             f"norm_reading={norm_reading!r} is no reading: use one of {', '.join(NORM_READINGS)}."
         )
+    if any(not layer.path for layer in layers):
+        raise ValueError(
+            "a model that is a single layer has no name for it: put it into another, as in "
+            "nn.Sequential([layer])."
+        )
     behind = norm_reading != "pre_norm"
     return {layer.norm if behind and layer.norm else layer.path: layer for layer in layers}
 

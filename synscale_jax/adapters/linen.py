@@ -72,7 +72,7 @@ def apply_collecting(
       {'layers_0': (4,), 'layers_2': (2,)}
     """
     outputs_at = places(layers, norm_reading)
-    changeable = [mutable] if isinstance(mutable, str) else mutable
+    changeable = [mutable] if isinstance(mutable, str) else mutable or ()
     inputs_at = {layer.path for layer in layers} if presynaptic else set()
 
     def record(
@@ -148,7 +148,8 @@ def layers_of(
       model: a linen model.
       *inputs: what it is called with: arrays, or ``jax.ShapeDtypeStruct``.
       activation: φ of every layer.
-      head: path of the output layer, e.g. ``"head"`` or ``"decoder/out"``.
+      head: path of the output layer, e.g. ``"head"`` or ``"decoder/out"``; None marks none, and
+        ``synscaw`` then scales every layer.
       verbose: whether to print the table.
       **kwargs: keyword arguments of the model.
 

@@ -49,7 +49,6 @@ def call_collecting(
       >>> import jax, jax.numpy as jnp, synscale_jax as ss
       >>> from flax import nnx
       >>> from synscale_jax.adapters.nnx import call_collecting
-      >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
       >>> model = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.relu)
       >>> layers = ss.layers_from_names(nnx.state(model, nnx.Param))
       >>> output, collected = call_collecting(model, jnp.ones((8, 3)), layers=layers)

@@ -174,7 +174,7 @@ def fixed_points(
             f"[{low}, {high}] with {points} points is no range: give low < high and 3 or more."
         )
     grid = np.linspace(low, high, points)
-    values = np.asarray(gap(grid), float)
+    values = np.broadcast_to(np.asarray(gap(grid), float), grid.shape)
     nothing = 1e-9 * (high - low)
     found = [_point(gap, root) for root in _roots(gap, grid, values) if abs(root) > nothing]
     if low <= 0 <= high:

@@ -382,6 +382,8 @@ def _sum(terms: Array) -> Array:
 
 
 def _on_host(counted: Tally) -> Tally:
+    if not isinstance(counted, Tally):
+        raise TypeError(f"{type(counted).__name__} is no Tally: give tally_all(values).")
     fields = jax.device_get(counted)._asdict()
     counts = ("histogram", "positive", "zeros", "negatives", "total")
     return Tally(

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import pathlib
 import tempfile
 import warnings
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from synscale_jax.data._errors import DataNotAvailable
+from synscale_jax.data._fetch import cache_folder
 
 _LAYOUT = "v1"  # of the file; a change of layout or of canonical order needs another
 
@@ -30,8 +30,7 @@ def cached_arrays(folder: pathlib.Path) -> Arrays:
     Raises:
       DataNotAvailable: if the prepared set cannot be read.
     """
-    home = pathlib.Path(os.environ.get("SYNSCALE_DATA_DIR") or "~/.cache/synscale_jax").expanduser()
-    path = home / f"images-{_LAYOUT}" / f"{folder.parent.name}-{folder.name}.npz"
+    path = cache_folder() / f"images-{_LAYOUT}" / f"{folder.parent.name}-{folder.name}.npz"
     fingerprint = _fingerprint(folder)
     try:
         arrays = _read(path)

@@ -199,6 +199,8 @@ def training_batches(
       Szegedy et al., `Going Deeper with Convolutions <https://arxiv.org/abs/1409.4842>`_, 2015,
       section 6.
     """
+    if not 0 < batch <= len(source):
+        raise ValueError(f"batch={batch} of {len(source)} examples: use 1 to {len(source)}.")
     data = (
         _dataset(source)
         .shuffle(seed=seed)

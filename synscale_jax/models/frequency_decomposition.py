@@ -12,6 +12,7 @@ from jaxtyping import Float
 from synscale_jax.kernels.convolution import conv_general_dilated
 from synscale_jax.models._batch_norm import BatchNorm
 from synscale_jax.models._dropout import check_dropout, drop
+from synscale_jax.models.convnet import max_pool
 from synscale_jax.scaling._layers import Layer
 
 DILATIONS = 128
@@ -96,7 +97,7 @@ class FrequencyDecompositionNetwork(nn.Module):
                 name = f"conv{stack}_{index}"
                 x = nn.Conv(width, (3, 3), name=name, conv_general_dilated=conv_general_dilated)(x)
                 x = nn.leaky_relu(norm(name=f"{name}_norm")(x))
-            x = drop(_pooled(x), drop_hidden, train)
+            x = drop(max_pool(x), drop_hidden, train)
         return nn.Dense(self.num_classes, name="head")(x.reshape(x.shape[0], -1))
 
     def layer_table(self) -> tuple[Layer, ...]:
@@ -109,9 +110,3 @@ class FrequencyDecompositionNetwork(nn.Module):
             Layer((name,), norm=(f"{name}_norm",), activation="leaky_relu") for name in names
         )
         return (*convolutions, Layer(("head",), activation="leaky_relu", output=True))
-
-
-def _pooled(x: Array) -> Array:
-    """2 × 2 max-pooling; as a reshape, whose gradient is fast on the CPU."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))

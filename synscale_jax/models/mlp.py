@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from synscale_jax.models._dropout import check_dropout, drop
 from synscale_jax.regularizers.bottleneck import Bottleneck, bottleneck_layers
-from synscale_jax.scaling._activations import activation_function
+from synscale_jax.scaling._activations import ACTIVATIONS, activation_function
 from synscale_jax.scaling._layers import Layer
 
 
@@ -68,6 +68,11 @@ class MLP(nn.Module):
     information_bottleneck: tuple[int, int] | None = None
 
     def __post_init__(self):
+        if not isinstance(self.activation, str):
+            raise ValueError(
+                f"activation={self.activation!r} is no name, by which a run is known: use one of "
+                f"{', '.join(ACTIVATIONS)}."
+            )
         activation_function(self.activation)  # a wrong name is told at construction
         check_dropout(self.dropout)
         super().__post_init__()

@@ -159,7 +159,7 @@ def guaranteed_probability(
     tolerance: float,
     noise: float = 1.0,
 ) -> Float[Array, "n n"]:
-    r"""Probabilities under which the pruned network is close to the whole one for certain.
+    r"""Probabilities under which the pruned network is most probably close to the whole one.
 
     .. math::
         p_{ij} = \min\Bigl(1,\; \frac{8 \ln n}{\epsilon^2 \sigma^2} |A_{ij}| D_{ij}\Bigr)
@@ -198,15 +198,18 @@ def guaranteed_probability(
     return jnp.minimum(constant.astype(A.dtype) * score, 1)
 
 
+def check_normalisation(name: str) -> None:
+    """Refuse what is no way to reach a density."""
+    if name not in NORMALISATIONS:
+        raise ValueError(f"normalisation={name!r} is none: use one of {', '.join(NORMALISATIONS)}.")
+
+
 def normalised(
     score: Array, A: Array, density: float | Array, normalisation: str = "exact"
 ) -> Array:
     """Probabilities proportional to a score, cut at 1, at a density of A's synapses."""
     check_density(density)
-    if normalisation not in NORMALISATIONS:
-        raise ValueError(
-            f"normalisation={normalisation!r} is none: use one of {', '.join(NORMALISATIONS)}."
-        )
+    check_normalisation(normalisation)
     synapses = _total(_off_diagonal(A) != 0, score.dtype)
     target = jnp.asarray(density, score.dtype) * synapses
     solve = jnp.vectorize(_constant, signature="(n,n),()->()", excluded={"published"})

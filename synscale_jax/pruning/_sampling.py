@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from synscale_jax.pruning._probability import (
     Normalisation,
     check_density,
+    check_normalisation,
     keep_probability,
     uniform_probability,
     weight_probability,
@@ -79,9 +80,9 @@ def prune_network(
       A :class:`PrunedNetwork`.
 
     Raises:
-      ValueError: if A is not square, holds NaN, has a positive diagonal entry or an eigenvalue that
-        is not left of zero, or is not symmetric where ``symmetric=True`` says so; if the density
-        is outside (0, 1] or a name is unknown.
+      ValueError: if A is not square, holds NaN, has a positive diagonal entry, or is not symmetric
+        where ``symmetric=True`` says so; if the density is outside (0, 1] or a name is unknown; if
+        a covariance is to be computed and an eigenvalue is not left of zero.
 
     Examples:
       >>> import jax
@@ -99,6 +100,7 @@ def prune_network(
     A = jnp.asarray(A)
     check_matrix(A)
     check_density(density)
+    check_normalisation(normalisation)
     if rule not in RULES:
         raise ValueError(f"rule={rule!r} is no rule: use one of {', '.join(RULES)}.")
     if symmetric:

@@ -238,7 +238,7 @@ def synscaw(
         if reading.needs_noise:
             step_key = jax.random.fold_in(jax.random.key(reading.seed), state.count)
         entered = leaves_by_path({} if presynaptic is None else presynaptic)
-        allowed = _flags(mask, params)
+        allowed = mask_flags(mask, params)
         gaps, factors = {}, {}
         for layer in table(params):
             kernel = inputs.kernel(layer)
@@ -337,7 +337,7 @@ def _apply(updates: Any, params: Any, changes: dict, rate: Array, limits: Limits
     return jax.tree_util.tree_map_with_path(scale_leaf, updates, params, is_leaf=is_hole)
 
 
-def _flags(mask: Any, params: Any) -> dict | None:
+def mask_flags(mask: Any, params: Any) -> dict | None:
     """The mask as one flag a leaf path."""
     if mask is None:
         return None

@@ -19,6 +19,7 @@ from synscale_jax.scaling._layers import (
     leaves_by_path,
     path_of,
 )
+from synscale_jax.scaling._synscaw import mask_flags
 
 
 class UseItOrLoseItState(NamedTuple):
@@ -119,7 +120,7 @@ def use_it_or_lose_it(
                 "use_it_or_lose_it decays weights: call update(updates, state, params, ...)."
             )
         entered = leaves_by_path({} if presynaptic is None else presynaptic)
-        allowed = None if mask is None else _flags(mask, params)
+        allowed = mask_flags(mask, params)
         silent, factors = {}, {}
         for name, (layer, kernel) in chosen(params).items():
             used = _used(layer, kernel, entered.get(layer.path), threshold)
@@ -168,12 +169,3 @@ def _used(layer: Layer, kernel: Array, entered: Any, threshold: float) -> Array:
             "gradient_transformation() drop extra arguments: call state.tx.update yourself."
         )
     return jnp.any(jnp.abs(entered) > threshold, axis=tuple(range(entered.ndim - 1)))
-
-
-def _flags(mask: Any, params: Any) -> dict:
-    """The mask as one flag a leaf path."""
-    flags = mask(params) if callable(mask) else mask
-    spread = jax.tree.map(
-        lambda flag, part: jax.tree.map(lambda _: flag, part, is_leaf=is_hole), flags, params
-    )
-    return leaves_by_path(spread)

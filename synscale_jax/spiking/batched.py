@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from synscale_jax.spiking import encoding, neurons
-from synscale_jax.spiking.network import Network, NetworkState
+from synscale_jax.spiking.network import Network, NetworkState, check_state
 from synscale_jax.spiking.neurons import LIFState
 
 TOGETHER = 64  # spikes of a batch that are sent at a time
@@ -61,6 +61,7 @@ def count_spikes_batched(
       >>> counts.shape, counts[0].tolist(), bool(counts[1, :2].sum() > 0)
       ((2, 4), [0, 0, 0, 0], True)
     """
+    check_state(network, state)
     rates = encoding.check_rates(np.asarray(rates), network.inputs, network.dt)
     intensity = -np.log1p(-np.asarray(rates, float) * (network.dt / 1000)).sum(1)
     expected = float(intensity.max()) * network.active_steps

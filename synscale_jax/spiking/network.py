@@ -172,6 +172,16 @@ class NetworkState(NamedTuple):
     inhibition_delay: Array
 
 
+def check_state(network: Network, state: NetworkState) -> None:
+    """Refuse the state of another network, which C++ would read beyond its end."""
+    wanted, found = (network.inputs, network.neurons), state.weights.shape
+    if found != wanted or state.threshold.shape != (2 * network.neurons,):
+        raise ValueError(
+            f"a state with weights {found} is of another network than one with weights {wanted}: "
+            "make it with initial_state(network, key)."
+        )
+
+
 def initial_state(
     network: Network,
     key: Array,

@@ -18,6 +18,7 @@ from synscale_jax.spiking.network import (
     Network,
     NetworkState,
     begin_presentation,
+    check_state,
     learning_rates,
 )
 from synscale_jax.spiking.stdp import LearningRates
@@ -59,18 +60,8 @@ def run(
     Returns:
       The state after it, and spikes by neuron, int32 (2 n,), excitatory neurons first.
     """
-    _check_state(network, state)
+    check_state(network, state)
     return _run(network, state, spikes, steps, rates, decay=decay, native=_choice(native))
-
-
-def _check_state(network: Network, state: NetworkState) -> None:
-    """Refuse the state of another network, which C++ would read beyond its end."""
-    wanted, found = (network.inputs, network.neurons), state.weights.shape
-    if found != wanted or state.threshold.shape != (2 * network.neurons,):
-        raise ValueError(
-            f"a state with weights {found} is of another network than one with weights {wanted}: "
-            "make it with initial_state(network, key)."
-        )
 
 
 def _choice(native: bool | None) -> bool:
@@ -197,7 +188,7 @@ def flush(
 def _checked(
     network: Network, state: NetworkState, rates: ArrayLike, slots: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    _check_state(network, state)
+    check_state(network, state)
     rates = encoding.check_rates(np.asarray(rates), network.inputs, network.dt)
     slots = np.asarray(slots)
     if slots.shape != (len(rates),):

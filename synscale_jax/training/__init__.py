@@ -1,0 +1,3 @@
+from synscale_jax._lazy import submodules_of
+
+__getattr__ = submodules_of(__name__)

@@ -39,12 +39,12 @@ class Checkpointer:
       folder: where the checkpoints are, made if need be.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path | str) -> None:
         best = [
             policies.BestN(get_metric_fn=measure, n=1, keep_checkpoints_without_metrics=False)
             for measure in (lambda metrics: metrics["accuracy"], lambda metrics: -metrics["loss"])
         ]
-        self._folder = folder.absolute()
+        self._folder = pathlib.Path(folder).absolute()
         # A failed save is logged as pages of tracebacks there, and raised here all the same.
         logging.getLogger("absl").addFilter(_not_from_orbax)
         self._manager = ocp.CheckpointManager(

@@ -74,7 +74,7 @@ class MethodsConfig:
     seeds: tuple[int, ...] = (0,)
     """Every method is trained with each of these seeds."""
     output: pathlib.Path | None = None
-    """Folder of runs, table and figure; by default runs/<experiment>-<preset>."""
+    """Folder of runs, table and figure; by default runs/<experiment>_<preset>."""
     restart: bool = False
     """Begin anew; earlier runs are kept aside."""
 

@@ -71,6 +71,13 @@ def test_normalised_layers_are_read_where_the_reading_says(reading):
     assert "batch_stats" in changed
 
 
+def test_a_single_layer_is_told_to_be_wrapped():
+    model, x = nn.Dense(3), jnp.ones((2, 4))
+    layers = layers_of(model, x, verbose=False)
+    with pytest.raises(ValueError, match=r"nn.Sequential\(\[layer\]\)"):
+        apply_collecting(model, model.init(jax.random.key(0), x), x, layers=layers)
+
+
 def test_layers_of_equals_our_models_own_tables():
     model = cifar_resnet(14, 10, width=4)
     x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)

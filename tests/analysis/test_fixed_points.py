@@ -74,6 +74,10 @@ def test_zero_attracts_from_the_side_that_the_gap_points_to():
     assert [(p.weight, p.stable) for p in falling] == [(0.0, True)]
 
 
+def test_a_gap_may_be_one_number_for_all_weights():
+    assert [point.weight for point in fixed_points(lambda _: 0.1, -1, 1)] == [0.0]
+
+
 def test_unstable_and_stable_points_alternate():
     points = fixed_points(lambda w: (w - 1) * (w - 2) * (3 - w), 0.5, 4)
     assert [round(p.weight, 6) for p in points] == [1, 2, 3]

@@ -147,6 +147,11 @@ def test_layers_and_all_together():
     assert found["pooled"].divergence == pytest.approx(fit(tally_all(everything)).divergence)
 
 
+def test_values_that_are_not_tallied_are_told():
+    with pytest.raises(TypeError, match=r"ndarray is no Tally: give tally_all\(values\)"):
+        fit(np.ones(3))  # pyright: ignore
+
+
 @pytest.mark.parametrize(
     ("call", "shown"),
     [

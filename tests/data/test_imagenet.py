@@ -101,6 +101,11 @@ def test_what_is_left_of_a_pass_is_dropped(data):
     assert len(set(shown(*batches[:2]))) == 8  # two of ten are missing, the third is another pass
 
 
+def test_a_batch_of_more_than_there_are_is_refused(data):
+    with pytest.raises(ValueError, match=r"batch=11 of 10 examples: use 1 to 10"):
+        streams.training_batches(data.train, 11, SIZE, seed=0)
+
+
 @pytest.mark.parametrize("start", [1, 3, 7])
 def test_batches_are_taken_up_anywhere(data, start):
     whole = take(streams.training_batches(data.train, 3, SIZE, seed=5), start + 3)

@@ -53,6 +53,8 @@ def test_train_changes_nothing():
 def test_unknown_activation_is_named_at_construction():
     with pytest.raises(ValueError, match="'rulu'"):
         MLP((5,), 3, activation="rulu")
+    with pytest.raises(ValueError, match=r"is no name, by which a run is known: use one of relu"):
+        MLP((5,), 3, activation=jax.nn.relu)  # pyright: ignore
 
 
 def test_computes_in_dtype_and_keeps_params_in_param_dtype():

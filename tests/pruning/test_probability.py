@@ -12,6 +12,7 @@ from synscale_jax.pruning import (
     difference_variance,
     guaranteed_probability,
     keep_probability,
+    prune_network,
     stationary_covariance,
     uniform_probability,
     weight_probability,
@@ -144,5 +145,7 @@ def test_unknown_names_are_refused():
     A, C = network_and_covariance()
     with pytest.raises(ValueError, match="'clip'"):
         keep_probability(A, C, 0.5, normalisation="clip")  # pyright: ignore
+    with pytest.raises(ValueError, match="'clip'"):  # of a rule, too, that needs none
+        prune_network(jax.random.key(0), A, 0.5, rule="uniform", normalisation="clip")  # pyright: ignore
     with pytest.raises(ValueError, match="tolerance=2"):
         guaranteed_probability(A, C, 2)

@@ -270,6 +270,18 @@ def test_eight_devices_agree_with_one():
     assert done.stdout.strip() == "agree", done.stderr
 
 
+def test_submodules_come_when_they_are_asked_for():
+    script = (
+        "import sys, synscale_jax as ss\n"
+        "assert 'flax' not in sys.modules and not hasattr(ss, 'nothing')\n"
+        "print(ss.analysis.lognormal.__name__, ss.adapters.nnx.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["synscale_jax.analysis.lognormal", "synscale_jax.adapters.nnx"]
+
+
 @rows
 def test_converges_on_a_parabola_behind_adam(kwargs):
     goal = {"dense": {"kernel": jnp.array([[1.0, -1.0], [0.5, 0.2]]), "bias": jnp.zeros(2)}}

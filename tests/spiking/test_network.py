@@ -286,6 +286,8 @@ def test_the_state_of_another_network_is_refused(native):
     state = spiking.initial_state(other, jax.random.key(0))
     with pytest.raises(ValueError, match="is of another network"):
         training.train(SMALL, state, np.ones((1, 60)), [0], jax.random.key(0), native=native)
+    with pytest.raises(ValueError, match="is of another network"):
+        batched.count_spikes_batched(SMALL, state, np.ones((1, 60)), jax.random.key(0))
 
 
 @pytest.mark.parametrize("native", paths())

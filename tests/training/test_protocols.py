@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from synscale_jax.data import load_images
+from synscale_jax.models import FeedbackMLP
 from synscale_jax.training import methods
 from synscale_jax.training.config import TrainConfig, make_optimizer
 from synscale_jax.training.mlp_protocols import MLPConfig
@@ -136,6 +138,13 @@ def test_sgd_has_momentum_and_weight_decay():
         expected.append(params)
     config = TrainConfig(optimizer="sgd", learning_rate=0.1, decay=0.5, decay_epochs=2)
     np.testing.assert_allclose(trajectory(make_optimizer(config, 3), 10), expected, rtol=1e-5)
+
+
+def test_collections_that_the_trainer_does_not_keep_are_refused(program):
+    model = FeedbackMLP((8,), 10)
+    other = Program(model, methods.baseline(), program.config, load_images("digits"))
+    with pytest.raises(ValueError, match=r"variables feedback.*LearnerProgram"):
+        other.init(jax.random.key(0))
 
 
 def test_pixels_are_scaled_and_normalised(program):
