@@ -127,7 +127,8 @@ def test_layer_above_frozen_weights_is_gradient_descent(batch):
     variables = ours.init(jax.random.key(1), x)
     a = gradients(ours, variables, x, labels)
     b = gradients(plain, {"params": variables["params"]}, x, labels)
-    np.testing.assert_array_equal(a["kernel"], b["kernel"])
+    # To rounding: the two products take their factors in another order, and processors differ.
+    np.testing.assert_allclose(a["kernel"], b["kernel"], rtol=1e-5, atol=1e-6)
 
 
 def test_angles_fall_below_ninety_degrees_and_feedback_stays(batch):
