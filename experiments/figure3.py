@@ -60,6 +60,8 @@ class Figure3Config:
     """Weights of other networks, safetensors."""
     output: pathlib.Path = pathlib.Path("runs/figure3")
     """Folder of figure, table and numbers, and of what is trained."""
+    restart: bool = False
+    """Train anew; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
         for path in (*self.runs, *self.files):
@@ -91,7 +93,9 @@ def _trained(config: Figure3Config) -> tuple[pathlib.Path, ...]:
     (cell,) = cells_named(["mnist-mlp"])
     chosen = [methods.baseline(), methods.synscaw()]
     folder = config.output / config.preset
-    run_cells(folder, [cell], chosen, (0,), lambda _: SETTINGS[config.preset])
+    run_cells(
+        folder, [cell], chosen, (0,), lambda _: SETTINGS[config.preset], restart=config.restart
+    )
     return tuple(folder / cell.name / method.name / "seed0" for method in chosen)
 
 

@@ -58,6 +58,8 @@ class Config:
     """Folder of the light models' runs; by default runs/zoo-<preset>/<data>."""
     export: pathlib.Path | None = None
     """Where weights and cards go; by default <output>/checkpoints."""
+    restart: bool = False
+    """Begin anew, the comparison's competing units too; earlier runs are kept aside."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in self.all_names()]:
@@ -96,7 +98,9 @@ def main(config: Config) -> None:
     runs = config.runs or pathlib.Path("runs") / f"bioplausible-{config.preset}" / config.data
     for name in config.chosen():
         row = row_of(name)
-        study = Study(runs if row.units else folder, config.data, config.seeds)
+        study = Study(
+            runs if row.units else folder, config.data, config.seeds, restart=config.restart
+        )
         busy = run_study(
             study, [row], None if row.units else lambda one: longer(one, config.epochs)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -174,7 +175,8 @@ class RecurrentClassifier(nn.Module):
     """A classifier of sequences: an embedding for words, recurrent layers, a head on the last step.
 
     Integer inputs are words, embedded, and 0 is padding that changes nothing; other inputs are
-    flattened behind the batch axis and read one number a step, as sequential MNIST is.
+    flattened behind the batch axis and read ``inputs`` numbers a step: an image of 28 × 28 pixel by
+    pixel in 784 steps, or with ``inputs=28`` row by row in 28.
 
     The layer table has every gate's input and recurrent kernel as a layer of its own. A neuron's
     activity is the mean output h of its cell over batch and steps, the same for all its kernels;
@@ -188,12 +190,14 @@ class RecurrentClassifier(nn.Module):
       vocabulary: how many numbers of words there are, padding included (two more than
         ``load_imdb`` was asked for); None: no words.
       embedding: width of the embedding.
+      inputs: numbers that a step reads, where there are no words.
       dropout: rates of the inputs (for words: of their embedding) and of what each recurrent layer
         hands on, or None. It needs ``rngs={"dropout": key}``.
 
     Raises:
-      ValueError: if the cell is unknown, a rate is outside [0, 1), or words come without a
-        vocabulary, or a vocabulary without words.
+      ValueError: if the cell is unknown, a rate is outside [0, 1), words come without a
+        vocabulary, or a vocabulary without words, or the numbers of an example are no multiple of
+        ``inputs``.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -213,6 +217,7 @@ class RecurrentClassifier(nn.Module):
     layers: int = 1
     vocabulary: int | None = None
     embedding: int = 128
+    inputs: int = 1
     dropout: tuple[float, float] | None = None
 
     def __post_init__(self):
@@ -249,7 +254,13 @@ class RecurrentClassifier(nn.Module):
                     f"vocabulary={self.vocabulary} is for words, but the inputs have dtype "
                     f"{x.dtype}: give integers, or vocabulary=None."
                 )
-            x = x.reshape(x.shape[0], -1, 1)
+            numbers = math.prod(x.shape[1:])
+            if self.inputs < 1 or numbers % self.inputs:
+                raise ValueError(
+                    f"inputs={self.inputs} does not divide the {numbers} numbers of an example: "
+                    "use 1, or the length of a row."
+                )
+            x = x.reshape(x.shape[0], -1, self.inputs)
             return x, jnp.ones(x.shape[:2], bool)
         if self.vocabulary is None:
             raise ValueError(

@@ -149,8 +149,24 @@ def test_an_image_is_read_one_pixel_a_step():
     assert not np.allclose(model.apply(params, images), model.apply(params, swapped))
 
 
+def test_an_image_read_by_rows_is_a_sequence_of_its_rows():
+    model = RecurrentClassifier("gru", 3, hidden=4, inputs=5)
+    images = jax.random.uniform(jax.random.key(0), (2, 6, 5, 1))
+    variables = model.init(jax.random.key(1), images)
+    assert variables["params"]["layer0"]["ir"]["kernel"].shape == (5, 4)
+    _, last = RecurrentLayer("gru", 4).apply(
+        {"params": variables["params"]["layer0"]}, images[..., 0], jnp.ones((2, 6), bool)
+    )
+    head = variables["params"]["head"]
+    expected = last @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(model.apply(variables, images), expected, atol=1e-6)
+
+
 def test_bad_settings_are_told():
     with pytest.raises(ValueError, match="cell='rnn' is not known: use one of gru, lstm"):
         RecurrentClassifier("rnn", 2)
     with pytest.raises(ValueError, match="are words, but vocabulary=None"):
         RecurrentClassifier("gru", 2).init(jax.random.key(0), jnp.ones((1, 3), jnp.int32))
+    for inputs in (0, 4):
+        with pytest.raises(ValueError, match=f"inputs={inputs} does not divide the 6 numbers"):
+            RecurrentClassifier("gru", 2, inputs=inputs).init(jax.random.key(0), jnp.ones((1, 6)))
