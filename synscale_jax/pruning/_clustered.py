@@ -44,8 +44,8 @@ def clustered_network(
       A, shape (n, n) with n the sum of the sizes, in the default float dtype.
 
     Raises:
-      ValueError: if a size is below 2, the density outside (0, 1], or there are not as many pairs
-        as long-range synapses ask for.
+      ValueError: if a size is below 2, the density outside (0, 1], there are not as many pairs as
+        long-range synapses ask for, or no synapse at all would be drawn.
 
     Examples:
       >>> import jax
@@ -64,6 +64,11 @@ def clustered_network(
         raise ValueError(f"inner_density={inner_density} is no fraction: use one in (0, 1].")
     if not 0 <= long_range // 2 <= n * (n - 1) // 2:
         raise ValueError(f"long_range={long_range} synapses do not fit {n} neurons.")
+    if long_range < 2 and not any(_inner_pairs(size, inner_density) for size in sizes):
+        raise ValueError(
+            f"sizes={tuple(sizes)}, inner_density={inner_density} and long_range={long_range} give "
+            "no synapse: use larger clusters or a larger density."
+        )
     W = _weights(key, tuple(sizes), inner_density, long_range // 2, directed)
     return W - jnp.diag(jnp.abs(W).sum(1) + leak)
 
@@ -77,12 +82,16 @@ def _weights(
     keys = jax.random.split(key, 2 * len(sizes) + 2)
     W = jnp.zeros((n, n))
     for index, size in enumerate(sizes):
-        pairs = int(inner_density * (size * (size - 1) // 2))
+        pairs = _inner_pairs(size, inner_density)
         inner = _pairs(keys[2 * index : 2 * index + 2], size, pairs, "normal", directed)
         W = W.at[begin : begin + size, begin : begin + size].set(inner)
         begin += size
     W = W + _pairs(keys[-2:], n, long_range, "uniform", directed)
     return W / (1.1 * _largest_eigenvalue(W))
+
+
+def _inner_pairs(size: int, density: float) -> int:
+    return int(density * (size * (size - 1) // 2))
 
 
 def _pairs(

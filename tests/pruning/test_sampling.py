@@ -201,6 +201,7 @@ def test_refusals_say_the_value(A, options, words):
         ({"sizes": (1, 20)}, r"sizes=\(1, 20\)"),
         ({"sizes": (20,), "inner_density": 1.2}, "inner_density=1.2"),
         ({"sizes": (4,), "long_range": 100}, "long_range=100"),
+        ({"sizes": (2, 2), "long_range": 0}, "give no synapse"),
     ],
 )
 def test_networks_that_cannot_be_are_refused(arguments, words):
