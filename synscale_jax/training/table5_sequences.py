@@ -261,7 +261,7 @@ def sequence_dots(folder: pathlib.Path) -> dict[str, list[Dot]]:
 
     Returns:
       Label of a method -> a line a row, of which those not run, and the EEG, have the paper's
-      difference alone; empty where nothing was run.
+      difference alone; images by rows have a line once they are run. Empty where nothing was run.
     """
     results: Results = {}
     for preset in ("laptop", "mnist", "mnist_rows"):
@@ -269,8 +269,9 @@ def sequence_dots(folder: pathlib.Path) -> dict[str, list[Dot]]:
         results |= {name: column for name, column in found.items() if any(column.values())}
     if not results:
         return {}
+    names = [name for name, row in SEQUENCE_ROWS.items() if row.inputs == 1 or name in results]
     return {
-        LABELS[method]: [_line(name, results.get(name, {}), method) for name in SEQUENCE_ROWS]
+        LABELS[method]: [_line(name, results.get(name, {}), method) for name in names]
         for method in METHODS[1:]
     }
 

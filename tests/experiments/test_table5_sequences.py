@@ -53,7 +53,7 @@ def test_the_figure_has_the_rows_of_sequences_too(tmp_path):
     ours = lines["SynScaW"]["IMDB LSTM"]
     assert ours.value == pytest.approx(-2.5) and ours.low < ours.value < ours.high
     assert ours.published == pytest.approx(-0.48)
-    assert len(lines["dropout"]) == 7 and lines["dropout"]["IMDB GRU"].value is None
+    assert len(lines["dropout"]) == 5 and lines["dropout"]["IMDB GRU"].value is None
     far = lines["dropout"]["Epileptic seizure"]
     assert far.published is None and far.direction == 1
 
