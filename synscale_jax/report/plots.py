@@ -95,7 +95,9 @@ def dots(
 ) -> None:
     """Draw dots with intervals, one panel a column of a table, against a line at zero.
 
-    An interval that leaves zero out is drawn dark, one that holds it grey.
+    An interval that leaves zero out is drawn dark, one that holds it grey. What lies beyond three
+    times a panel's furthest dot is cut, and an arrow tells so: one line of three scattered seeds
+    would flatten all others.
 
     Args:
       panels: title -> lines, top to bottom; all panels have the same lines.
@@ -113,8 +115,9 @@ def dots(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         axes.axvline(0, color="#888888", lw=0.8)
+        reach = _reach(rows)
         for line, dot in enumerate(rows):
-            _dot(axes, line, dot)
+            _dot(axes, line, dot, reach)
         axes.set_yticks(range(lines), [dot.label for dot in rows] if name in _first(panels) else [])
         axes.set_ylim(lines - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=4)
@@ -126,7 +129,9 @@ def dots(
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     figure.suptitle(title)
-    figure.supxlabel(f"dots: ours with 95 % interval; {note}", fontsize=8)
+    figure.supxlabel(
+        f"dots: ours with 95 % interval, an arrow where it goes on; {note}", fontsize=8
+    )
     save(figure, path)
 
 
@@ -134,7 +139,13 @@ def _first(panels: Mapping[str, Any]) -> tuple[str]:
     return (next(iter(panels)),)
 
 
-def _dot(axes: Any, line: int, dot: Dot) -> None:
+def _reach(rows: Sequence[Dot]) -> float:
+    """How far from zero an interval is drawn."""
+    points = [at for dot in rows for at in (dot.value, dot.published) if at is not None]
+    return 3 * max(map(abs, points), default=0.0) or np.inf
+
+
+def _dot(axes: Any, line: int, dot: Dot, reach: float) -> None:
     if dot.published is not None:
         axes.plot(dot.published, line, "D", mfc="none", mec="#D55E00", ms=6)
     if dot.direction:
@@ -147,7 +158,11 @@ def _dot(axes: Any, line: int, dot: Dot) -> None:
         axes.plot(dot.value, line, "o", color="#888888", ms=5)
         return
     color = "#0072B2" if dot.low > 0 or dot.high < 0 else "#888888"
-    axes.plot([dot.low, dot.high], [line, line], color=color, lw=2)
+    low, high = max(dot.low, -reach), min(dot.high, reach)
+    axes.plot([low, high], [line, line], color=color, lw=2)
+    for end, cut, marker in ((low, low > dot.low, "<"), (high, high < dot.high, ">")):
+        if cut:
+            axes.plot(end, line, marker, color=color, ms=6)
     axes.plot(dot.value, line, "o", color=color, ms=6)
 
 

@@ -3,6 +3,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from synscale_jax.report import plots
 from synscale_jax.report.plots import COLORS, learning_curves, save
 
 LABELS = {"baseline": "baseline", "synscaw": "SynScaW", "synscal": "SynScaL"}
@@ -113,3 +114,15 @@ def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path, monkeypatch):
 def test_a_single_epoch_is_visible(tmp_path):
     learning_curves({"synscaw": [run(1, 0)]}, LABELS, "one", tmp_path / "figure.png")
     assert share(tmp_path / "figure.png", COLORS["synscaw"]) > 2e-4
+
+
+def test_one_scattered_line_does_not_flatten_the_others(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    rows = [plots.Dot("a", 1.0, 0.5, 1.5), plots.Dot("b", 2.0, -180.0, 5.0, published=-1.0)]
+    plots.dots({"SynScaW": rows}, "points", "title", tmp_path / "x.png")
+    (axes,) = drawn[0].axes
+    left, right = axes.get_xlim()
+    assert -8 < left < -6 and 5 < right < 7
+    arrows = [line for line in axes.lines if line.get_marker() in "<>"]
+    assert [(line.get_marker(), *line.get_xdata()) for line in arrows] == [("<", -6.0)]
