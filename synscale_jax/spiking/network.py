@@ -173,7 +173,11 @@ class NetworkState(NamedTuple):
 
 
 def check_state(network: Network, state: NetworkState) -> None:
-    """Refuse the state of another network, which C++ would read beyond its end."""
+    """Refuse the state of another network, which C++ would read beyond its end.
+
+    Raises:
+      ValueError: if weights or thresholds have shapes that the network has not.
+    """
     wanted, found = (network.inputs, network.neurons), state.weights.shape
     if found != wanted or state.threshold.shape != (2 * network.neurons,):
         raise ValueError(
