@@ -23,7 +23,13 @@ from synscale_jax.scaling._layers import leaves_by_path
 from synscale_jax.training.checkpoints import Checkpointer
 from synscale_jax.training.devices import replicated
 from synscale_jax.training.program import BaseProgram, TrainState
-from synscale_jax.training.provenance import config_hash, provenance, state_hash, write_json
+from synscale_jax.training.provenance import (
+    config_hash,
+    model_settings,
+    provenance,
+    state_hash,
+    write_json,
+)
 from synscale_jax.training.runs import (
     Interrupted,
     RunError,
@@ -99,6 +105,7 @@ def train(
 
     Raises:
       RunError: if the folder cannot be used, see :func:`run_folder`, or the disk is full.
+      ValueError: if a field of the model cannot be told in words, so that runs could be mistaken.
       Busy: if another process is training it.
       Interrupted: after saving, when a signal asked to stop.
     """
@@ -375,28 +382,12 @@ def _identity(program: BaseProgram, seed: int, measures: Measures = NOTHING_ELSE
     measured = {"measures": dict(measures.settings)} if measures.settings else {}
     return {
         **measured,
-        "model": _described(program.model),
+        "model": model_settings(program.model),
         "method": {"name": program.method.name, **program.method.settings},
         "config": dataclasses.asdict(program.config),
         "seed": seed,
         "data": {"name": program.data_name, "hash": program.data_hash},
     }
-
-
-def _described(model: Any) -> dict[str, Any]:
-    """Kind and settings of a linen module, those of a module that it wraps within."""
-    settings: dict[str, Any] = {"kind": type(model).__name__}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name in ("dtype", "param_dtype"):
-            settings[field.name] = jnp.dtype(value).name
-        elif field.name in ("name", "parent"):
-            continue
-        elif isinstance(value, str | int | float | bool | tuple | list):
-            settings[field.name] = value
-        elif dataclasses.is_dataclass(value) and hasattr(value, "layer_table"):
-            settings[field.name] = _described(value)
-    return settings
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from synscale_jax.plasticity import PlasticityRule
+from synscale_jax.training.provenance import model_settings
 
 Objective = Literal["entropy", "likelihood", "tanh_entropy", "tanh_power", "tanh_log_power"]
 """What is minimised, of the network's output u and, where it says tanh, o = tanh(β u):
@@ -111,7 +112,7 @@ class Learner:
           ValueError: if a field of the model cannot be written, so that runs could be mistaken.
         """
         return {
-            "model": {"kind": type(self.model).__name__, **_fields_of(self.model)},
+            "model": model_settings(self.model),
             "method": {
                 "name": self.name,
                 "rules": dict(self.rule_settings),
@@ -120,26 +121,3 @@ class Learner:
             },
             "config": dataclasses.asdict(self.config),
         }
-
-
-def _fields_of(model: Any) -> dict[str, Any]:
-    """A module's fields as JSON has them, lists as tuples; what is None is not used."""
-    written = {}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name in ("name", "parent") or value is None:
-            continue
-        if _writable(value := tuple(value) if isinstance(value, list) else value):
-            written[field.name] = value
-        elif value is not field.default:  # a default is told by the kind of the model
-            raise ValueError(
-                f"{type(model).__name__} has {field.name}={value!r}, which cannot be written into "
-                "the run's identity: use numbers, names, or tuples of them."
-            )
-    return written
-
-
-def _writable(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_writable, value))
-    return isinstance(value, str | int | float | bool | None)

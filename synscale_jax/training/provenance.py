@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -15,7 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -46,6 +49,53 @@ def state_hash(state: Any) -> str:
     for leaf in jax.tree.leaves(state):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def model_settings(model: nn.Module) -> dict[str, Any]:
+    """Kind and fields of a model, as a run's identity has them; of a module it wraps, within.
+
+    A field that is None is not used and left out. So is an initializer or another function that
+    the model's class has as a default: the kind tells it.
+
+    Raises:
+      ValueError: if another field cannot be written as JSON, so that runs could be mistaken.
+
+    Examples:
+      >>> from flax import linen as nn
+      >>> from synscale_jax.models import MLP
+      >>> from synscale_jax.training.provenance import model_settings
+      >>> model_settings(MLP((32,), 10))["features"]
+      (32,)
+      >>> model_settings(MLP((32,), 10, kernel_init=nn.initializers.ones))
+      Traceback (most recent call last):
+      ...
+      ValueError: MLP has kernel_init=<function ones at 0x...>, which cannot be written into a run's
+      identity: use numbers, names or tuples of them, or a class of your own with that default.
+    """
+    settings: dict[str, Any] = {"kind": type(model).__name__}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in ("name", "parent") or value is None:
+            continue
+        if field.name in ("dtype", "param_dtype"):
+            settings[field.name] = jnp.dtype(value).name
+        elif isinstance(value, nn.Module):
+            settings[field.name] = model_settings(value)
+        elif _writable(value):
+            settings[field.name] = tuple(value) if isinstance(value, list) else value
+        elif value is not field.default:
+            raise ValueError(
+                f"{type(model).__name__} has {field.name}={value!r}, which cannot be written into "
+                "a run's identity: use numbers, names or tuples of them, or a class of your own "
+                "with that default."
+            )
+    return settings
+
+
+def _writable(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_writable, value))
+    return isinstance(value, str | int | float | bool | None)
 
 
 def config_hash(identity: Mapping[str, Any]) -> str:

@@ -8,7 +8,9 @@ import types
 
 import job
 import pytest
+from flax import linen as nn
 
+from synscale_jax.models import MLP
 from synscale_jax.training import loop, methods
 from synscale_jax.training.checkpoints import Checkpointer
 from synscale_jax.training.loop import train
@@ -213,4 +215,12 @@ def test_disk_full_at_the_start_is_told(small_disk, program):
     fill(0)
     with pytest.raises(RunError, match="No space left") as refused:
         train(program, 0, folder / "run", show_progress=False)
+    one_sentence(refused)
+
+
+def test_models_that_differ_in_a_function_are_not_taken_for_one_run(straight):
+    """An initializer has no words for the identity, by which a finished run is known."""
+    other = job.make_program(model=MLP((16,), 10, kernel_init=nn.initializers.zeros))
+    with pytest.raises(ValueError, match=r"MLP has kernel_init=.* cannot be written") as refused:
+        train(other, 0, straight[0], show_progress=False)
     one_sentence(refused)
