@@ -107,6 +107,16 @@ def test_figure6_is_what_its_results_say(tmp_path):
     assert drawn == (committed / "figure6.md").read_text()
 
 
+def test_claims_are_what_the_results_say(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")  # it asks figure6 for its rates
+    for name in ("tables", "figure6"):
+        (tmp_path / name).symlink_to(ROOT / "results" / name)
+    claims = importlib.import_module("claims")
+    claims.main(claims.ClaimsConfig(tmp_path))
+    drawn = (tmp_path / "claims" / "README.md").read_text()
+    assert drawn == (ROOT / "results" / "claims" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
 def test_local_learning_is_what_its_results_say(data, tmp_path, monkeypatch):
     """And every accuracy that the specification bounds is within its band, but one."""
