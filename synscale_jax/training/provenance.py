@@ -24,7 +24,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, git commit (``-dirty`` with local changes), device and processor of this process.
+    """Versions, git commit (``-dirty`` if the code differs), device and processor of this process.
 
     Examples:
       >>> from synscale_jax.training.provenance import provenance
@@ -143,13 +143,18 @@ def _command(argv: list[str]) -> str:
     return " ".join(words)
 
 
+# Tables that earlier runs have drawn again say nothing about the code.
+_CHANGES = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+
+
 def _commit() -> str | None:
     """The commit of the checkout this package runs from, or None outside one."""
     here = pathlib.Path(__file__)
     try:
         # Installed inside somebody else's repository, the package has no commit of its own.
         _git(here.parent, "ls-files", "--error-unmatch", here.name)
-        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12")
+        commit = _git(here.parent, "describe", "--always", "--abbrev=12")
+        return commit + ("-dirty" if _git(here.parent, *_CHANGES) else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
