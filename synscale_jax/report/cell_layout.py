@@ -34,33 +34,41 @@ def prediction_table(rows: Sequence[Prediction], labels: Mapping[str, str]) -> d
 
 
 def overview(
-    cells: Mapping[str, Mapping[str, Entry]], labels: Mapping[str, str], digits: int
+    cells: Mapping[str, Mapping[str, Entry]],
+    labels: Mapping[str, str],
+    digits: int,
+    source: str = "paper",
 ) -> dict[str, list[str]]:
-    """Methods in rows, cells in columns: mean ± deviation (seeds), the paper's figure behind it.
+    """Methods in rows, cells in columns: mean ± deviation (seeds), the published figure behind it.
 
     Args:
       cells: label of a cell -> method name -> entry.
       labels: method name -> what the table calls it.
       digits: decimals.
+      source: who published it.
     """
     table = {"method": [labels[name] for name in labels]}
     for cell, column in cells.items():
-        table[cell] = [_short(column[name], digits) for name in labels]
+        table[cell] = [_short(column[name], digits, source) for name in labels]
     return table
 
 
-def _short(entry: Entry, digits: int) -> str:
+def _short(entry: Entry, digits: int, source: str) -> str:
     ours = "not run"
     if entry.final is not None:
         ours = f"{spread(entry.final, digits)} (n {entry.final.count})"
     elif entry.diverged:
         ours = f"diverged ({entry.diverged})"
-    theirs = "" if entry.published is None else f"; paper {entry.published:.{min(digits, 3)}f}"
-    return ours + theirs
+    if entry.published is None:
+        return ours
+    return f"{ours}; {source} {entry.published:.{min(digits, 3)}f}"
 
 
 def details(
-    column: Mapping[str, Entry], labels: Mapping[str, str], quantity: Quantity
+    column: Mapping[str, Entry],
+    labels: Mapping[str, str],
+    quantity: Quantity,
+    source: str = "paper",
 ) -> dict[str, list[str]]:
     """One cell, a method a row, with everything that is known; empty columns are left out."""
     digits, rows = quantity.digits, [column[name] for name in labels]
@@ -75,14 +83,14 @@ def details(
         "Δ to baseline": [_signed(row.difference, digits) for row in rows],
         "95 % of Δ": [_ends(row.difference, digits, "+") for row in rows],
         "Δ relative %": ["" if r.relative is None else f"{r.relative:+.1f}" for r in rows],
-        "paper": ["" if r.published is None else f"{r.published:.{their_digits}f}" for r in rows],
-        "paper Δ": [
+        source: ["" if r.published is None else f"{r.published:.{their_digits}f}" for r in rows],
+        f"{source} Δ": [
             "" if r.published_difference is None else f"{r.published_difference:+.{their_digits}f}"
             for r in rows
         ],
         **{heading: [row.more[heading] for row in rows] for heading in quantity.more},
         "here": [_direction(row.difference) for row in rows],
-        "verdict on the paper's Δ": [row.verdict for row in rows],
+        f"verdict on the {source}'s Δ": [row.verdict for row in rows],
     }
     return {heading: cells for heading, cells in table.items() if any(cells)}
 

@@ -86,6 +86,9 @@ def draw_table(
     if not runs:
         raise RunError(f"there is no result below {config.folder}: leave out --draw to train.")
     _check_protocol(config, results)
+    source = "paper"
+    if config.preset == "port":
+        source, title = "port", f"The PyTorch port's protocol: {quantity.name}"
     found = {
         cell.label: cell_tables.entries(
             results[cell.name],
@@ -96,13 +99,14 @@ def draw_table(
         )
         for cell in cells_named(config.cells)
     }
-    parts = [f"# {title}\n", _note(config, runs, quantity), _overview(found, labels, quantity)]
+    rows = cell_layout.overview(found, labels, quantity.digits, source)
+    parts = [f"# {title}\n", _note(config, runs, quantity), tables.markdown(rows)]
     if quantity is ERROR and config.preset == "port":
         parts.append(_port(results, labels))
     elif quantity is ERROR and config.preset == PRIMARY_PRESET:
         parts += _tests(config, labels)
     for cell, (label, column) in zip(config.cells, found.items(), strict=True):
-        details = tables.markdown(cell_layout.details(column, labels, quantity))
+        details = tables.markdown(cell_layout.details(column, labels, quantity, source))
         parts.append(f"## {label}\n\n{details}")
         if layers := cell_layout.by_layer(results[cell], labels, quantity):
             parts.append(f"By layer, mean over seeds:\n\n{tables.markdown(layers)}")
@@ -110,7 +114,6 @@ def draw_table(
     folder = config.folder
     write_text(folder / f"{name}.md", "\n".join(parts))
     write_text(folder / f"{name}.csv", cell_layout.as_csv(found))
-    rows = cell_layout.overview(found, labels, quantity.digits)
     write_text(folder / f"{name}.tex", tables.latex(rows))
     panels = {
         cell: [
@@ -202,12 +205,6 @@ def _listed(settings: Mapping[str, Any]) -> str:
     return ", ".join(
         name if value is True else f"{name} = {value}" for name, value in shown.items()
     )
-
-
-def _overview(
-    found: Mapping[str, Mapping[str, Entry]], labels: Mapping[str, str], quantity: Quantity
-) -> str:
-    return tables.markdown(cell_layout.overview(found, labels, quantity.digits))
 
 
 def _tests(config: TablesConfig, labels: Mapping[str, str]) -> list[str]:
