@@ -97,16 +97,16 @@ def paired(results: Results) -> dict[tuple[str, str], Pairs]:
     return found
 
 
-def differences(pairs: Pairs, quantity: str) -> np.ndarray:
+def differences(pairs: Pairs, name: str) -> np.ndarray:
     """What a method adds to the baseline, one number a seed."""
-    of_run = MEASURED[quantity]
+    of_run = MEASURED[name]
     return np.array([of_run(ours) - of_run(base) for ours, base in pairs])
 
 
-def relative(pairs: Pairs, quantity: str) -> float:
+def relative(pairs: Pairs, name: str) -> float:
     """The mean difference in percent of the baseline's mean."""
-    base = np.mean([MEASURED[quantity](base) for _, base in pairs])
-    return float(100 * differences(pairs, quantity).mean() / base)
+    base = np.mean([MEASURED[name](base) for _, base in pairs])
+    return float(100 * differences(pairs, name).mean() / base)
 
 
 def by_method(
@@ -133,8 +133,8 @@ def by_method(
     return columns
 
 
-def _change(pairs: Pairs, quantity: str) -> str:
-    ours, base = (np.mean([MEASURED[quantity](pair[i]) for pair in pairs]) for i in (0, 1))
+def _change(pairs: Pairs, name: str) -> str:
+    ours, base = (np.mean([MEASURED[name](pair[i]) for pair in pairs]) for i in (0, 1))
     return f"{base:.4f} → {ours:.4f}"
 
 
