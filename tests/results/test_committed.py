@@ -168,7 +168,7 @@ def test_information_is_what_its_results_say(name, tmp_path):
 
 @pytest.mark.parametrize("path", FIRST, ids=name_of)
 def test_rerun_starts_as_the_committed_run_did(path):
-    """The first steps of one cell; rounding differs between processors and grows with the steps."""
+    """The first steps of one cell; rounding differs between processors, the numbers do not."""
     result = json.loads(path.read_text())
     try:
         data = load_images("mnist")
@@ -181,7 +181,4 @@ def test_rerun_starts_as_the_committed_run_did(path):
     program = Program(cell.model(10), chosen, preset.settings(cell), data)
     key = jax.random.key(result["seed"])
     _, metrics = program.chunk(program.init(key), key, FIRST_STEPS)
-    losses, recorded = np.asarray(metrics.loss[:FIRST_STEPS]), np.asarray(result["first_losses"])
-    # Dropout, on another processor than the recorded: 1e-7 at first, 3e-5 in step 20, 3e-3 in 50.
-    grown = np.geomspace(2e-5, 2e-2, FIRST_STEPS)
-    np.testing.assert_array_less(np.abs(losses / recorded - 1), grown)
+    np.testing.assert_allclose(metrics.loss[:FIRST_STEPS], result["first_losses"], rtol=2e-3)
