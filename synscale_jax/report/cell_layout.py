@@ -80,7 +80,9 @@ def details(
         "95 %": [_ends(row.interval, digits) for row in rows],
         "best epoch on test (optimistic)": [spread(row.best, digits) for row in rows],
         "before training": [spread(row.initial, digits) for row in rows],
-        "Δ to baseline": [_signed(row.difference, digits) for row in rows],
+        "Δ to baseline": [
+            "" if r.mean_difference is None else f"{r.mean_difference:+.{digits}f}" for r in rows
+        ],
         "95 % of Δ": [_ends(row.difference, digits, "+") for row in rows],
         "Δ relative %": ["" if r.relative is None else f"{r.relative:+.1f}" for r in rows],
         source: ["" if r.published is None else f"{r.published:.{their_digits}f}" for r in rows],
@@ -149,10 +151,6 @@ def _ends(interval: Interval | None, digits: int, sign: str = "") -> str:
     return f"{interval.low:{sign}.{digits}f} to {interval.high:{sign}.{digits}f}"
 
 
-def _signed(interval: Interval | None, digits: int) -> str:
-    return "" if interval is None else f"{interval.mean:+.{digits}f}"
-
-
 def _direction(interval: Interval | None) -> str:
     if interval is None:
         return ""
@@ -168,7 +166,14 @@ def as_csv(cells: Mapping[str, Mapping[str, Entry]]) -> str:
     groups = {"final": Estimate, "best": Estimate, "initial": Estimate}
     pairs = {"interval": Interval, "difference": Interval}
     head = [f"{g}_{p}" for g, kind in {**groups, **pairs}.items() for p in kind._fields]
-    plain = ("relative", "published", "published_difference", "diverged", "verdict")
+    plain = (
+        "mean_difference",
+        "relative",
+        "published",
+        "published_difference",
+        "diverged",
+        "verdict",
+    )
     more = list(
         dict.fromkeys(h for column in cells.values() for e in column.values() for h in e.more)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ class Entry(NamedTuple):
       interval: of its mean, over other seeds and test images; None: too few seeds.
       best: of the best epoch on the test set, which is optimistic; None where it has no meaning.
       initial: of the quantity before training; None where it has no meaning.
-      difference: to the baseline on the same seeds, with its interval; None: nothing to compare.
+      difference: to the baseline on the same seeds, with its interval; None: fewer than two seeds.
+      mean_difference: its mean, where one seed is enough; None: nothing to compare.
       relative: that difference in percent of the baseline's mean on the same seeds, or None.
       published: the paper's figure, or None.
       published_difference: the paper's difference to its baseline, or None.
@@ -52,6 +54,7 @@ class Entry(NamedTuple):
     best: Estimate | None
     initial: Estimate | None
     difference: Interval | None
+    mean_difference: float | None
     relative: float | None
     published: float | None
     published_difference: float | None
@@ -128,12 +131,12 @@ def _entry(
     theirs = published.get(name)
     printed = name != "baseline" and theirs is not None and "baseline" in published
     their_difference = theirs - published["baseline"] if printed and theirs is not None else None
-    difference = relative = None
+    difference = mean_difference = relative = None
     if name != "baseline" and paired:
         difference = quantity.difference([done[s] for s in paired], [base[s] for s in paired])
-    if difference is not None:
-        before = float(np.mean([quantity.of_run(base[seed]) for seed in paired]))
-        relative = 100 * difference.mean / before if before else None
+        before = fmean(quantity.of_run(base[seed]) for seed in paired)
+        mean_difference = fmean(quantity.of_run(done[seed]) for seed in paired) - before
+        relative = 100 * mean_difference / before if before else None
     said = ""
     if not runs:
         said = verdict(None, their_difference, needs=needs)
@@ -152,6 +155,7 @@ def _entry(
         over(quantity.best_of_run),
         over(quantity.initial_of_run),
         difference,
+        mean_difference,
         relative,
         theirs,
         their_difference,

@@ -71,7 +71,7 @@ class Dot(NamedTuple):
     Attributes:
       label: what the axis calls it.
       value: where the dot is; None: an empty line.
-      low: lower end of the interval.
+      low: lower end of the interval; None: the dot stands alone.
       high: upper end.
       published: where the open diamond is; None: there is none.
       direction: sign of a published difference on another scale, which a triangle at the edge

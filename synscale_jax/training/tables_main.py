@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from synscale_jax.report import cell_layout, cell_tables, tables
@@ -125,7 +126,9 @@ def draw_table(
     }
     written = ".md, .csv, .tex"
     if any(panels.values()):
-        dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png", _marks(config, quantity))
+        alone = any(dot.value is not None and dot.low is None for dot in chain(*panels.values()))
+        note = _marks(config, quantity) + ("; a dot alone: one seed" if alone else "")
+        dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png", note)
         written += ", .png"
     print(f"\n{title}\n{tables.plain(rows)}\nTable and figure: {folder / name}{written}")
 
@@ -237,8 +240,8 @@ def _port(results: Results, labels: Mapping[str, str]) -> str:
 
 
 def _dot(entry: Entry, label: str, quantity: Quantity) -> Dot:
-    gap, theirs = entry.difference, entry.published_difference
-    mean, low, high = (None, None, None) if gap is None else gap
+    mean, theirs = entry.mean_difference, entry.published_difference
+    low, high = (None, None) if entry.difference is None else entry.difference[1:]
     if quantity.direction_only:
         return Dot(label, mean, low, high, direction=0 if not theirs else 1 if theirs > 0 else -1)
     return Dot(label, mean, low, high, theirs)

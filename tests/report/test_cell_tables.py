@@ -86,6 +86,15 @@ def test_what_was_not_run_or_diverged_is_marked():
     assert "1, 1 diverged" in tables.markdown(cell_layout.details(found, labels, ERROR))
 
 
+def test_one_seed_has_a_difference_without_an_interval():
+    found = entries(column(-0.05, seeds=1), ERROR, PAPER, comparable=True)
+    entry = found["synscaw"]
+    assert entry.interval is None and entry.difference is None and entry.verdict == "cannot tell"
+    np.testing.assert_allclose([entry.mean_difference, entry.relative], [-5.0, -25.0])
+    table = cell_layout.details(found, {"baseline": "baseline", "synscaw": "SynScaW"}, ERROR)
+    assert table["Δ to baseline"] == ["", "-5.00"] and "95 % of Δ" not in table
+
+
 def test_divergence_is_judged_by_its_direction():
     paper = {"baseline": 0.2, "synscaw": 0.1}
     assert entries(column(0, weights=0.04), WEIGHTS, paper, True)["synscaw"].verdict == (
