@@ -4,11 +4,12 @@
     python benchmarks/scaling_cost.py --networks mlp784 --only "closed form,"
 
 Each row is a program with the method against the same program without. The first row pairs the
-baseline with itself: what it is off by, the others may be, too.
+baseline with itself: what it is off by, the others may be, too. Some rows have a file of their own.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import ours
@@ -72,7 +73,13 @@ def main() -> None:
                 with paired.Worker(peer, options.steps) as a:
                     row = paired.compare(a, b, options.pairs, target=target, label=label)
                     results.append(row)
-    paired.write("scaling_cost", options, results, command="python benchmarks/scaling_cost.py")
+    name, command = "scaling_cost", "python benchmarks/scaling_cost.py"
+    if options.only or options.networks != list(NETWORKS):
+        parts = [*options.networks, *re.findall(r"\w+", options.only)]
+        name = "_".join([name, *parts])
+        command += f" --networks {' '.join(options.networks)}"
+        command += f' --only "{options.only}"' if options.only else ""
+    paired.write(name, options, results, command=command)
 
 
 if __name__ == "__main__":
