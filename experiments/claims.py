@@ -31,6 +31,7 @@ from synscale_jax.training.runs import RunError
 from synscale_jax.training.table_settings import MLP_CELLS, method_labels, table_presets
 
 PRESET = "laptop"  # the protocol whose runs are asked
+LONG = "paper"  # the same networks for the paper's 200 epochs
 MEASURED = {
     "error": ERROR.of_run,
     "weights": divergence("weights").of_run,
@@ -46,7 +47,8 @@ class ClaimsConfig:
     """Ask the runs of tables I to III and of figure 6."""
 
     runs: pathlib.Path = pathlib.Path("runs")
-    """Folder that holds tables/laptop and figure6/laptop; the answers go to its folder claims."""
+    """Folder that holds tables/laptop and figure6/laptop, and tables/paper if that was run; the
+    answers go to its folder claims."""
 
 
 def main(config: ClaimsConfig) -> None:
@@ -56,15 +58,25 @@ def main(config: ClaimsConfig) -> None:
     pairs = paired(found)
     if not pairs:
         raise RunError(f"there is no method beside a baseline below {config.runs}: run table1.py.")
+    long = collect(config.runs / "tables" / LONG, MLP_CELLS, list(labels))
     sweep = Figure6Config()
     swept = collect(config.runs / "figure6" / PRESET, [CELL], sweep.all_names())[CELL]
-    asked = [run for column in found.values() for runs in column.values() for run in runs]
-    asked += [run for runs in swept.values() for run in runs]
+    asked = [
+        run
+        for column in (*found.values(), *long.values(), swept)
+        for runs in column.values()
+        for run in runs
+    ]
     parts = [
         "# Claims: what no table has a column for",
-        "MLP, 24 epochs, last epoch; differences are to the baseline on the same seeds.",
+        "MLP, 24 epochs where no other length is named, last epoch; differences are to the "
+        "baseline on the same seeds.",
         "## By cell and method",
         tables.markdown(by_method(pairs, labels)),
+    ]
+    if long_pairs := paired(long):
+        parts += ["## The same after 200 epochs", tables.markdown(by_method(long_pairs, labels))]
+    parts += [
         "## Does the error go with the divergence of activations?",
         correlations(pairs),
     ]

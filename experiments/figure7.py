@@ -15,6 +15,7 @@ import tyro
 from synscale_jax.report.collect import ResultError, collect
 from synscale_jax.report.plots import learning_curves
 from synscale_jax.training.runs import RunError
+from synscale_jax.training.table_settings import TablesConfig, method_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,9 @@ def main(config: Figure7Config) -> None:
     except ResultError as refusal:
         raise RunError(str(refusal)) from refusal
     path = config.figure or runs / "figure7.png"
-    learning_curves(found, {name: name for name in methods}, runs.name, path)
+    known = method_labels(TablesConfig().chosen_methods())
+    labels = {name: known.get(name, name) for name in methods}
+    learning_curves(found, labels, runs.name, path)
     print(f"{path}: {', '.join(f'{name} ({len(runs)})' for name, runs in found.items())}")
 
 

@@ -109,7 +109,7 @@ def dots(
     from matplotlib.figure import Figure
 
     lines = len(next(iter(panels.values())))
-    size = (2.2 + 2.6 * len(panels), 1.7 + 0.34 * lines)
+    size = (max(7.0, 2.2 + 2.6 * len(panels)), 1.7 + 0.34 * lines)  # the note takes 6.5
     figure = Figure(figsize=size, layout="constrained")
     for axes, (name, rows) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True

@@ -20,7 +20,7 @@ from synscale_jax.report.cell_tables import (
 )
 from synscale_jax.report.collect import ResultError, Results, collect
 from synscale_jax.report.plots import Dot, dots
-from synscale_jax.training.cells import cells_named
+from synscale_jax.training.cells import Cell, cells_named
 from synscale_jax.training.measures import DIVERGENCES
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.published import PORT
@@ -96,7 +96,7 @@ def draw_table(
             quantity,
             published.get(cell.name, {}),
             _comparable(config, config.settings(cell).epochs),
-            "time" if "mlp" in cell.network else "an accelerator",
+            _needs(cell),
         )
         for cell in cells_named(config.cells)
     }
@@ -106,23 +106,29 @@ def draw_table(
         parts.append(_port(results, labels))
     elif quantity is ERROR and config.preset == PRIMARY_PRESET:
         parts += _tests(config, labels)
-    for cell, (label, column) in zip(config.cells, found.items(), strict=True):
-        details = tables.markdown(cell_layout.details(column, labels, quantity, source))
+    begun = {
+        cell.name: cell.label
+        for cell in cells_named(config.cells)
+        if any(results[cell.name].values())
+    }
+    for cell, label in begun.items():
+        details = tables.markdown(cell_layout.details(found[label], labels, quantity, source))
         parts.append(f"## {label}\n\n{details}")
         if layers := cell_layout.by_layer(results[cell], labels, quantity):
             parts.append(f"By layer, mean over seeds:\n\n{tables.markdown(layers)}")
+    parts += _not_begun(config, begun)
     parts.append(tables.origin(*runs) + "\n")
     folder = config.folder
     write_text(folder / f"{name}.md", "\n".join(parts))
     write_text(folder / f"{name}.csv", cell_layout.as_csv(found))
     write_text(folder / f"{name}.tex", tables.latex(rows))
     panels = {
-        cell: [
-            _dot(column[method], labels[method], quantity)
+        label: [
+            _dot(found[label][method], labels[method], quantity)
             for method in labels
             if method != "baseline"
         ]
-        for cell, column in found.items()
+        for label in begun.values()
     }
     written = ".md, .csv, .tex"
     if any(panels.values()):
@@ -131,6 +137,23 @@ def draw_table(
         dots(panels, f"Δ {quantity.name}", title, folder / f"{name}.png", note)
         written += ", .png"
     print(f"\n{title}\n{tables.plain(rows)}\nTable and figure: {folder / name}{written}")
+
+
+def _needs(cell: Cell) -> str:
+    """What a cell that was not run would need."""
+    return "time" if "mlp" in cell.network else "an accelerator"
+
+
+def _not_begun(config: TablesConfig, begun: Mapping[str, str]) -> list[str]:
+    """What cells without any run need, under one heading; nothing if there is none."""
+    waiting: dict[str, list[str]] = {}
+    for cell in cells_named(config.cells):
+        if cell.name not in begun:
+            waiting.setdefault(_needs(cell), []).append(cell.label)
+    if not waiting:
+        return []
+    said = " ".join(f"Needs {need}: {', '.join(cells)}." for need, cells in waiting.items())
+    return [f"## Not run\n\n{said}\n"]
 
 
 def _check_protocol(config: TablesConfig, results: Results) -> None:

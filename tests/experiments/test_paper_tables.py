@@ -84,6 +84,19 @@ def test_missing_methods_are_marked(config, drawn):
     load("table1").main(config)
 
 
+def test_cells_without_a_run_have_one_line(config, drawn, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(tables_main, "dots", lambda panels, *rest: shown.update(panels))
+    cells = ("digits-mlp", "mnist-mlp", "cifar10-resnet32")
+    load("table1").main(dataclasses.replace(config, cells=cells, draw=True))
+    text = (drawn / "table1.md").read_text()
+    assert "not run; paper 1.21" in text and "## MNIST × MLP" not in text
+    assert "Needs time: MNIST × MLP. Needs an accelerator: CIFAR-10 × ResNet32." in text
+    assert list(shown) == ["digits × MLP"]
+    monkeypatch.undo()
+    load("table1").main(config)
+
+
 def test_runs_of_another_process_are_left_to_it(config, drawn, capsys):
     more = dataclasses.replace(config, methods=("baseline",), seeds=(0, 1, 2))
     folder = drawn / "digits-mlp" / "baseline" / "seed2"
