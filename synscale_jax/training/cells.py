@@ -62,10 +62,13 @@ def cells_named(names: Sequence[str]) -> tuple[Cell, ...]:
       >>> [cell.label for cell in cells_named(["mnist-mlp", "cifar100-resnet32"])]
       ['MNIST × MLP', 'CIFAR-100 × ResNet32']
     """
-    there = {
-        cell.name: cell for cell in (Cell(data, net) for net in NETWORKS for data in IMAGE_SETS)
-    }
+    there = {cell.name: cell for cell in all_cells()}
     for name in names:
         if name not in there:
             raise ValueError(f"there is no cell {name!r}: use some of {', '.join(there)}.")
     return tuple(there[name] for name in names)
+
+
+def all_cells() -> tuple[Cell, ...]:
+    """Every image set with every network, network by network."""
+    return tuple(Cell(data, network) for network in NETWORKS for data in IMAGE_SETS)

@@ -94,7 +94,8 @@ class TablesConfig:
     """smoke (a minute), laptop (24 epochs of the MLPs), paper (200 epochs), port (the PyTorch
     port's network, schedule and readings). Also the name of the folder of the runs."""
     cells: tuple[str, ...] = MLP_CELLS
-    """Image set and network, e.g. mnist-mlp or cifar100-resnet32."""
+    """Image set and network, e.g. mnist-mlp or cifar100-resnet32. Tables show those of earlier
+    commands, too."""
     methods: tuple[TableMethod, ...] = PAPER_METHODS
     """What to compare."""
     seeds: tuple[int, ...] = (0, 1, 2)

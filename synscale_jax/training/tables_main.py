@@ -20,13 +20,13 @@ from synscale_jax.report.cell_tables import (
 )
 from synscale_jax.report.collect import ResultError, Results, collect
 from synscale_jax.report.plots import Dot, dots
-from synscale_jax.training.cells import Cell, cells_named
+from synscale_jax.training.cells import NETWORKS, Cell, all_cells, cells_named
 from synscale_jax.training.measures import DIVERGENCES
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.published import PORT
 from synscale_jax.training.runs import RunError
 from synscale_jax.training.sweep import run_cells
-from synscale_jax.training.table_settings import TablesConfig, method_labels
+from synscale_jax.training.table_settings import PROTOCOLS, TablesConfig, method_labels
 
 PAPER_EPOCHS = 200
 PRIMARY_PRESET = "laptop"  # whose protocol the primary family was fixed with
@@ -67,7 +67,8 @@ def draw_table(
     """Write table and figure as ``<output>/<preset>/<name>.md``, ``.csv``, ``.tex`` and ``.png``.
 
     Args:
-      config: which cells and methods of which protocol.
+      config: which cells and methods of which protocol; other cells of it that have runs are drawn,
+        too, so that no command takes a column out of the table that another one filled.
       name: of the files.
       title: of table and figure.
       quantity: what it is about.
@@ -76,6 +77,7 @@ def draw_table(
     Raises:
       RunError: if there is no result, or results do not go together or with the protocol.
     """
+    config = _with_others(config)
     labels = method_labels(config.chosen_methods())
     try:
         results = collect(config.folder, config.cells, list(labels))
@@ -139,6 +141,21 @@ def draw_table(
     print(f"\n{title}\n{tables.plain(rows)}\nTable and figure: {folder / name}{written}")
 
 
+def _with_others(config: TablesConfig) -> TablesConfig:
+    """The cells asked for, then the others of the protocol that have runs of these methods."""
+    others = (
+        cell.name
+        for cell in all_cells()
+        if cell.network in PROTOCOLS[config.preset]
+        and cell.name not in config.cells
+        and any(
+            any((config.folder / cell.name / method).glob("seed*/result.json"))
+            for method in config.methods
+        )
+    )
+    return dataclasses.replace(config, cells=(*config.cells, *others))
+
+
 def _needs(cell: Cell) -> str:
     """What a cell that was not run would need."""
     return "time" if "mlp" in cell.network else "an accelerator"
@@ -187,10 +204,14 @@ def _comparable(config: TablesConfig, epochs: int) -> bool:
 
 def _note(config: TablesConfig, runs: Sequence[Mapping[str, Any]], quantity: Quantity) -> str:
     """How to read the table."""
-    epochs = sorted({config.settings(cell).epochs for cell in cells_named(config.cells)})
-    length, training = " and ".join(map(str, epochs)), runs[0]["config"]
+    cells = cells_named(config.cells)
+    lengths = {NETWORKS[cell.network][0]: config.settings(cell).epochs for cell in cells}
+    epochs, training = sorted(set(lengths.values())), runs[0]["config"]
+    length = f"{epochs[0]} epochs"
+    if len(epochs) > 1:
+        length = ", ".join(f"{network} {number} epochs" for network, number in lengths.items())
     text = (
-        f"Protocol `{config.preset}`: {length} epochs, batch {training['batch']}, learning rate "
+        f"Protocol `{config.preset}`: {length}, batch {training['batch']}, learning rate "
         f"{training['learning_rate']}, no validation split: the last epoch is reported"
     )
     if quantity.best_of_run is not None:

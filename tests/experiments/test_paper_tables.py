@@ -97,6 +97,13 @@ def test_cells_without_a_run_have_one_line(config, drawn, monkeypatch):
     load("table1").main(config)
 
 
+def test_cells_of_earlier_commands_stay_in_the_table(config, drawn):
+    load("table1").main(dataclasses.replace(config, cells=("mnist-mlp",), draw=True))
+    text = (drawn / "table1.md").read_text()
+    assert "| method | MNIST × MLP | digits × MLP |" in text and "## digits × MLP" in text
+    load("table1").main(config)
+
+
 def test_runs_of_another_process_are_left_to_it(config, drawn, capsys):
     more = dataclasses.replace(config, methods=("baseline",), seeds=(0, 1, 2))
     folder = drawn / "digits-mlp" / "baseline" / "seed2"
