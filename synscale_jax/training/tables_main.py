@@ -98,7 +98,7 @@ def draw_table(
             quantity,
             published.get(cell.name, {}),
             _comparable(config, config.settings(cell).epochs),
-            _needs(cell),
+            _needs(config, cell),
         )
         for cell in cells_named(config.cells)
     }
@@ -156,9 +156,10 @@ def _with_others(config: TablesConfig) -> TablesConfig:
     return dataclasses.replace(config, cells=(*config.cells, *others))
 
 
-def _needs(cell: Cell) -> str:
+def _needs(config: TablesConfig, cell: Cell) -> str:
     """What a cell that was not run would need."""
-    return "time" if "mlp" in cell.network else "an accelerator"
+    long = config.settings(cell).epochs >= PAPER_EPOCHS
+    return "an accelerator" if long and "resnet" in cell.network else "time"
 
 
 def _not_begun(config: TablesConfig, begun: Mapping[str, str]) -> list[str]:
@@ -166,7 +167,7 @@ def _not_begun(config: TablesConfig, begun: Mapping[str, str]) -> list[str]:
     waiting: dict[str, list[str]] = {}
     for cell in cells_named(config.cells):
         if cell.name not in begun:
-            waiting.setdefault(_needs(cell), []).append(cell.label)
+            waiting.setdefault(_needs(config, cell), []).append(cell.label)
     if not waiting:
         return []
     said = " ".join(f"Needs {need}: {', '.join(cells)}." for need, cells in waiting.items())

@@ -91,10 +91,17 @@ def test_cells_without_a_run_have_one_line(config, drawn, monkeypatch):
     load("table1").main(dataclasses.replace(config, cells=cells, draw=True))
     text = (drawn / "table1.md").read_text()
     assert "not run; paper 1.21" in text and "## MNIST × MLP" not in text
-    assert "Needs time: MNIST × MLP. Needs an accelerator: CIFAR-10 × ResNet32." in text
+    assert "Needs time: MNIST × MLP, CIFAR-10 × ResNet32." in text
     assert list(shown) == ["digits × MLP"]
     monkeypatch.undo()
     load("table1").main(config)
+
+
+@pytest.mark.parametrize(("preset", "needs"), [("laptop", "time"), ("paper", "an accelerator")])
+def test_only_a_resnet_of_the_papers_length_needs_an_accelerator(preset, needs):
+    config = table_presets()[preset]
+    (cell,) = cells_named(["cifar10-resnet32"])
+    assert tables_main._needs(config, cell) == needs
 
 
 def test_cells_of_earlier_commands_stay_in_the_table(config, drawn):
