@@ -28,10 +28,19 @@ from synscale_jax.report.statistics import estimate
 from synscale_jax.training.cells import cells_named
 from synscale_jax.training.provenance import write_text
 from synscale_jax.training.runs import RunError
-from synscale_jax.training.table_settings import MLP_CELLS, method_labels, table_presets
+from synscale_jax.training.table_settings import (
+    MLP_CELLS,
+    RESNET_CELLS,
+    method_labels,
+    table_presets,
+)
 
 PRESET = "laptop"  # the protocol whose runs are asked
-LONG = "paper"  # the same networks for the paper's 200 epochs
+# Asked by cell and method only, where there are runs.
+OTHERS = {
+    "The same after 200 epochs": ("paper", MLP_CELLS),
+    "The same with ResNet32, 20 epochs": (PRESET, RESNET_CELLS),
+}
 MEASURED = {
     "error": ERROR.of_run,
     "weights": divergence("weights").of_run,
@@ -58,12 +67,16 @@ def main(config: ClaimsConfig) -> None:
     pairs = paired(found)
     if not pairs:
         raise RunError(f"there is no method beside a baseline below {config.runs}: run table1.py.")
-    long = collect(config.runs / "tables" / LONG, MLP_CELLS, list(labels))
+    others = {
+        title: collect(config.runs / "tables" / preset, cells, list(labels))
+        for title, (preset, cells) in OTHERS.items()
+    }
     sweep = Figure6Config()
     swept = collect(config.runs / "figure6" / PRESET, [CELL], sweep.all_names())[CELL]
     asked = [
         run
-        for column in (*found.values(), *long.values(), swept)
+        for results in (found, *others.values(), {CELL: swept})
+        for column in results.values()
         for runs in column.values()
         for run in runs
     ]
@@ -74,8 +87,9 @@ def main(config: ClaimsConfig) -> None:
         "## By cell and method",
         tables.markdown(by_method(pairs, labels)),
     ]
-    if long_pairs := paired(long):
-        parts += ["## The same after 200 epochs", tables.markdown(by_method(long_pairs, labels))]
+    for title, results in others.items():
+        if other_pairs := paired(results):
+            parts += [f"## {title}", tables.markdown(by_method(other_pairs, labels))]
     parts += [
         "## Does the error go with the divergence of activations?",
         correlations(pairs),
