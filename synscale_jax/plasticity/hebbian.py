@@ -223,7 +223,9 @@ def _is_at_least_percentile(values: Array, percentile: float, *, per_unit: bool)
     axes = (0,) if per_unit else (0, 1)
     number = values.shape[0] if per_unit else values.size
     rank = 1 + round(0.01 * percentile * (number - 1))
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+    values = values.astype(jnp.float32)
+    values = jnp.where(values == 0, 0.0, values)  # -0 and 0 are one value
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     top = jnp.uint32(1 << 31)
     keys = jnp.where(bits >= top, ~bits, bits | top)  # integers in the order of the floats
 

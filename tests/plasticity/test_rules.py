@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synscale_jax.plasticity import hebb, krotov_hopfield, oja, thresholded_hebb, unit_norm
@@ -92,6 +92,7 @@ def test_hebb_alone_diverges_and_unit_norm_holds_it():
     percentile=st.floats(0, 100),
     per_unit=st.booleans(),
 )
+@example(seed=59, percentile=19.0, per_unit=True)  # -0 where the percentile is 0
 def test_percentile_is_that_of_a_sort(seed, percentile, per_unit):
     values = np.random.default_rng(seed).normal(size=(9, 5)).round(1).astype(np.float32)
     kept = _is_at_least_percentile(jnp.asarray(values), percentile, per_unit=per_unit)
